@@ -1,0 +1,44 @@
+"""What holds for every test here: a quiet, offline machine, and honest skips."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+
+# Set before anything heavy is imported; workers of xdist inherit them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, and say why."""
+    reasons = {
+        name: reason
+        for name, missing in _CHECKS.items()
+        if any(item.get_closest_marker(name) for item in items) and (reason := missing())
+    }
+    for item in items:
+        for name, reason in reasons.items():
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_gpu() -> str:
+    import torch
+
+    return "" if torch.cuda.is_available() else "this machine has no CUDA device"
+
+
+def _no_module(module: str, reason: str) -> str:
+    return "" if importlib.util.find_spec(module) else reason
+
+
+_CHECKS = {
+    "gpu": _no_gpu,
+    "vllm": lambda: _no_module("vllm", "vLLM is not in this environment"),
+    "browser": lambda: _no_module("playwright", "no headless browser is in this environment"),
+}
