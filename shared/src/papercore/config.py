@@ -30,9 +30,12 @@ __all__ = [
     "config_hash",
     "differences",
     "merge",
+    "near_miss",
+    "one_line",
     "plain",
     "read_toml",
     "resolve",
+    "to_toml",
     "validate",
 ]
 
@@ -47,7 +50,6 @@ class Config(BaseModel):
         extra="forbid",
         use_attribute_docstrings=True,
         ser_json_inf_nan="constants",
-        validate_default=True,
         protected_namespaces=(),
     )
 
@@ -169,12 +171,16 @@ def validate(model: type[C], data: Mapping[str, object], *, source: str = "") ->
     try:
         return model.model_validate_json(encoded, strict=True)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        first = _worst(details)
-        message = _explain(first, model, json.loads(encoded))
-        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         where = f" (in {source})" if source else ""
-        raise ConfigError(f"{message}{more}{where}") from None
+        raise ConfigError(f"{_explain_all(error, model, json.loads(encoded))}{where}") from None
+
+
+def one_line(error: ValidationError) -> str:
+    """Pydantic's complaint as one line without addresses, whatever it complains about."""
+    first = _worst(error.errors(include_url=False))
+    where = ".".join(str(part) for part in first["loc"])
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return f"{where}: {reason}" if where else reason
 
 
 def config_hash(config: Config, *, version: str, data_hash: str | None = None) -> str:
@@ -206,6 +212,40 @@ def near_miss(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def to_toml(config: BaseModel) -> str:
+    """A config as TOML that `@file.toml` reads back; None, which TOML lacks, becomes a comment."""
+    return "\n".join(_toml_lines(plain(config), ())).strip() + "\n"
+
+
+def _toml_lines(table: Mapping[str, object], path: tuple[str, ...]) -> Iterable[str]:
+    tables = {key: value for key, value in table.items() if isinstance(value, Mapping)}
+    if path:
+        yield f"\n[{'.'.join(_toml_key(part) for part in path)}]"
+    for key, value in table.items():
+        if value is None:
+            yield f"# {_toml_key(key)} is not set"
+        elif key not in tables:
+            yield f"{_toml_key(key)} = {_toml_value(value)}"
+    for key, value in tables.items():
+        yield from _toml_lines(value, (*path, key))
+
+
+def _toml_key(key: str) -> str:
+    bare = key.isascii() and key.replace("-", "_").isidentifier()
+    return key if bare else _toml_value(key)
+
+
+def _toml_value(value: object) -> str:
+    if isinstance(value, Mapping):
+        pairs = (f"{_toml_key(key)} = {_toml_value(item)}" for key, item in value.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
+    if isinstance(value, float):
+        return repr(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _flat(data: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:
     for key, value in data.items():
         if isinstance(value, Mapping) and value:
@@ -220,7 +260,14 @@ def _shown(flat: Mapping[str, object], key: str) -> str:
 
 def _worst(details: Sequence[ErrorDetails]) -> ErrorDetails:
     """The error to show first: a misspelt key explains a missing one."""
-    return min(details, key=lambda detail: detail["type"] != "extra_forbidden")
+    order = {"extra_forbidden": 0, "missing": 2}
+    return min(details, key=lambda detail: order.get(detail["type"], 1))
+
+
+def _explain_all(error: ValidationError, model: type[Config], data: object) -> str:
+    details = error.errors(include_url=False)
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    return f"{_explain(_worst(details), model, data)}{more}"
 
 
 def _explain(detail: ErrorDetails, model: type[Config], data: object) -> str:

@@ -1,9 +1,9 @@
 """The errors a user may see: one tree, each with the exit code of the command that meets it.
 
-A message is one line. It names the offending value and says what to do about it. Every kind is also
-the standard-library error that it refines, so that library users can catch what they expect:
+A message is one line: it names the offending value and says what to do about it. Every kind is
+also the standard-library error that it refines, so that library users can catch what they expect:
 
-    raise ConfigError(f"chunk={chunk} does not divide window={window}: choose a multiple of {chunk}")
+    raise ConfigError(f"window={window} is not a multiple of chunk={chunk}: change one")
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class PaperError(Exception):
     """Base of every error that is reported as one line instead of a traceback."""
 
     exit_code: ClassVar[int] = 1
-    """What the command exits with: 2 for a mistake that the user can correct, 1 for a failed run."""
+    """Exit code of the command: 2 for a mistake that the user can correct, 1 for a failed run."""
 
 
 class ConfigError(PaperError, ValueError):

@@ -1,7 +1,7 @@
 """What every generation backend takes and gives back.
 
-    request = Request(id="q1", messages=(Message(role="user", content="2+2="),))
-    completion = generator.generate([request])[0]
+request = Request(id="q1", messages=(Message(role="user", content="2+2="),))
+completion = generator.generate([request])[0]
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ class Request(Config):
     @model_validator(mode="after")
     def _exactly_one_input(self) -> Request:
         given = [
-            name
-            for name in ("prompt", "token_ids", "messages")
-            if getattr(self, name) is not None
+            name for name in ("prompt", "token_ids", "messages") if getattr(self, name) is not None
         ]
         if len(given) != 1:
             named = " and ".join(given) or "none of them"

@@ -1,0 +1,108 @@
+"""Time, memory and tokens of a run, added up over its resumes and kept apart from its results.
+
+The totals live in `timing.json`, which is rewritten as the run goes, so that a killed session loses
+little more than its last phase.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from papercore.files import read_json, write_json
+
+__all__ = ["Timing", "timing_block"]
+
+
+class Timing:
+    """The clock of one run folder."""
+
+    def __init__(self, path: Path) -> None:
+        """Start a session; earlier sessions are read from `path` if it exists."""
+        self._path = path
+        before = read_json(path) if path.exists() else {}
+        self._wall_s = _number(before, "wall_s")
+        self._cpu_s = _number(before, "cpu_s")
+        self._peak_gib = _number(before, "peak_memory_gib")
+        self._sessions = int(_number(before, "sessions")) + 1
+        self._phases = cast("dict[str, dict[str, float]]", before.get("phases", {}))
+        self._counts: Counter[str] = Counter(cast("dict[str, int]", before.get("counts", {})))
+        self._started = _now()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the wall and CPU seconds of a block to a named phase."""
+        start = _now()
+        try:
+            yield
+        finally:
+            end = _now()
+            spent = self._phases.setdefault(name, {"wall_s": 0.0, "cpu_s": 0.0})
+            spent["wall_s"] += end[0] - start[0]
+            spent["cpu_s"] += end[1] - start[1]
+            self.save()
+
+    def count(self, **amounts: int) -> None:
+        """Add to named counts, such as `tokens`."""
+        self._counts.update(amounts)
+
+    def save(self) -> None:
+        """Write the totals so far."""
+        write_json(self._path, self._document())
+
+    def _document(self) -> dict[str, object]:
+        wall_s, cpu_s = _now()
+        return {
+            "wall_s": self._wall_s + wall_s - self._started[0],
+            "cpu_s": self._cpu_s + cpu_s - self._started[1],
+            "peak_memory_gib": max(self._peak_gib, peak_memory_gib()),
+            "sessions": self._sessions,
+            "phases": self._phases,
+            "counts": dict(self._counts),
+        }
+
+
+def timing_block(path: Path) -> dict[str, object]:
+    """The `timing` block of a summary: the stored totals, rounded, and tokens per second."""
+    if not path.exists():
+        return {}
+    stored = read_json(path)
+    block: dict[str, object] = {
+        key: round(_number(stored, key), 3) for key in ("wall_s", "cpu_s", "peak_memory_gib")
+    }
+    block["sessions"] = stored.get("sessions", 1)
+    phases = cast("dict[str, dict[str, float]]", stored.get("phases", {}))
+    block["phases"] = {
+        name: {key: round(seconds, 3) for key, seconds in spent.items()}
+        for name, spent in phases.items()
+    }
+    counts = cast("dict[str, int]", stored.get("counts", {}))
+    block["counts"] = counts
+    wall_s = _number(stored, "wall_s")
+    if "tokens" in counts and wall_s > 0:
+        block["tokens_per_s"] = round(counts["tokens"] / wall_s, 1)
+    return block
+
+
+def peak_memory_gib() -> float:
+    """The most memory that this process has held."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _number(document: dict[str, object], key: str) -> float:
+    value = document.get(key, 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0
