@@ -1,0 +1,100 @@
+"""Which models LongHeads is proved on, and a reason for every other (spec 7).
+
+A model type is in `PROVED` only if the tests compare it numerically with its own eager attention and
+with the slow reference. To add one: add a tiny model to `papercore.testing`, its name to the
+parametrised tests, see them pass, then add its type here.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from longheads.cache import sliding_windows
+from papercore.errors import ModelError
+
+PROVED = ("llama", "mistral", "qwen3")
+"""Values of `config.model_type`."""
+
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+"""Rope types whose frequencies do not depend on the length of the text."""
+
+_REASONS = {
+    "deepseek_v2": "multi-head latent attention caches no per-head keys",
+    "deepseek_v3": "multi-head latent attention caches no per-head keys",
+    "bloom": "ALiBi has no rotary positions to remap",
+    "mpt": "ALiBi has no rotary positions to remap",
+    "gpt2": "absolute positions cannot be remapped",
+    "opt": "absolute positions cannot be remapped",
+    "gpt_oss": "attention sinks are not supported yet",
+    "llama4": "it mixes complex rotary layers with layers without positions",
+}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The modules of a model that LongHeads touches."""
+
+    decoder: nn.Module
+    rotary: nn.Module
+    attentions: tuple[nn.Module, ...]
+    config: PreTrainedConfig
+
+
+def find_parts(model: PreTrainedModel) -> Parts:
+    """Finds decoder, rotary module and attention modules, or says why the model is refused.
+
+    Raises:
+        ModelError: for a model that LongHeads is not proved on.
+    """
+    config = model.config.get_text_config(decoder=True)
+    _check_type(model.config, config)
+    _check_rope(config)
+    owners = [module for module in model.modules() if hasattr(module, "rotary_emb")]
+    if len(owners) != 1:
+        raise ModelError(
+            f"{type(model).__name__} has {len(owners)} modules with a rotary embedding, LongHeads "
+            "needs exactly one for the whole model"
+        )
+    decoder = owners[0]
+    attentions = [
+        module
+        for module in decoder.modules()
+        if hasattr(module, "layer_idx") and hasattr(module, "q_proj")
+    ]
+    attentions.sort(key=lambda module: int(module.layer_idx))
+    if [int(module.layer_idx) for module in attentions] != list(range(config.num_hidden_layers)):
+        raise ModelError(f"{type(model).__name__}: cannot find one attention module per layer")
+    return Parts(decoder, decoder.rotary_emb, tuple(attentions), config)
+
+
+def trained_length(config: PreTrainedConfig) -> int:
+    """Tokens that the model was trained to read, L_pre."""
+    return int(config.max_position_embeddings)
+
+
+def all_sliding(config: PreTrainedConfig) -> bool:
+    """Whether no layer sees further than a sliding window; LongHeads changes nothing then."""
+    return all(window is not None for window in sliding_windows(config))
+
+
+def _check_type(config: PreTrainedConfig, text: PreTrainedConfig) -> None:
+    kind = text.model_type
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"model type {kind!r} is an encoder-decoder; LongHeads reads decoders only")
+    if kind in PROVED:
+        return
+    reason = _REASONS.get(kind, "nobody has proved numerically that it is right there")
+    raise ModelError(
+        f"model type {kind!r} is refused: {reason} (proved: {', '.join(PROVED)})"
+    )
+
+
+def _check_rope(config: PreTrainedConfig) -> None:
+    parameters = getattr(config, "rope_parameters", None) or {}
+    kind = parameters.get("rope_type", "default")
+    if kind not in ROPE_TYPES:
+        raise ModelError(
+            f"rope type {kind!r} is refused: its frequencies depend on the length of the text or "
+            f"are not proved (proved: {', '.join(ROPE_TYPES)})"
+        )

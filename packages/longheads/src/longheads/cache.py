@@ -1,0 +1,314 @@
+"""A key-value cache in chunk pages, with what LongHeads needs beside keys and values (spec 2.10).
+
+Per layer: pages of keys (rotated by the offset inside the chunk) and values, one representation per
+query head and complete chunk, and the queries of the last two chunks, from which the representation
+of the unfinished chunk is made later. Rows of a batch may have different lengths; padding is never
+stored. Memory grows geometrically and nothing is concatenated per token.
+
+Usage: ``cache = make_cache(model.config, LongHeadsConfig())`` or let `enable` fill an empty one.
+
+Axes: B batch, G KV heads, H query heads, C chunks, L tokens of a chunk, D head width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from longheads.attention import Pages
+from longheads.chunks import ChunkRep, rep_width
+from longheads.config import LongHeadsConfig
+from papercore.errors import ModelError
+
+TAIL_CHUNKS = 2
+"""Chunks whose queries are kept; cropping can go back that far."""
+
+
+class LongHeadsLayer(CacheLayerMixin):
+    """Cache of one layer. It belongs to LongHeads: plain attention must not read it.
+
+    Args:
+        chunk_len: tokens of a chunk.
+        chunk_rep: what represents a chunk; fixes the width of the representations.
+        sliding_window: tokens that a sliding layer sees; such a layer keeps no representations and
+            drops pages that nothing can see any more.
+        capacity_tok: tokens to make room for at once.
+    """
+
+    is_croppable = True
+
+    def __init__(
+        self,
+        chunk_len: int,
+        *,
+        chunk_rep: ChunkRep = "attention",
+        sliding_window: int | None = None,
+        capacity_tok: int = 0,
+    ) -> None:
+        super().__init__()
+        self.chunk_len = chunk_len
+        self.chunk_rep: ChunkRep = chunk_rep
+        self.sliding_window = sliding_window
+        self.is_sliding = sliding_window is not None
+        self.capacity_tok = capacity_tok
+        self.lengths: list[int] = []  # tokens stored per row
+        self.seen_columns = 0  # columns of the batch so far, padding included
+        self.base = 0  # chunk that lies in page 0; only sliding layers move it
+        self.armed = False  # inside a forward pass of a model that has LongHeads enabled
+        self.broken = False  # a forward pass failed half-way
+        self.reps: Tensor | None = None
+        self.tail_queries: Tensor | None = None
+
+    # what transformers calls
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Notes dtype and device; pages come with the first tokens."""
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Hands the new states through; the attention function stores them.
+
+        Raises:
+            ModelError: if another attention implementation calls it.
+        """
+        if not self.armed:
+            raise ModelError(
+                "this cache holds chunk-local keys and only LongHeads can read it: "
+                "enable LongHeads on the model again or start with a new cache"
+            )
+        return key_states, value_states
+
+    def get_seq_length(self) -> int:
+        """Columns seen so far, padding included, as transformers counts them."""
+        return self.seen_columns
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length and offset of the keys, padding included."""
+        return self.seen_columns + query_length, 0
+
+    def get_max_length(self) -> int:
+        """No maximum."""
+        return -1
+
+    def reset(self) -> None:
+        """Forgets all tokens and frees the memory."""
+        self.keys = self.values = self.reps = self.tail_queries = None
+        self.lengths, self.seen_columns, self.base = [], 0, 0
+        self.is_initialized = False
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Removes the last tokens of every row; takes a negative number, as transformers does.
+
+        Raises:
+            ModelError: if the queries of the chunk that becomes unfinished are gone.
+        """
+        if tokens_to_remove > 0:
+            raise ModelError(f"crop takes a negative number of tokens, got {tokens_to_remove}")
+        if tokens_to_remove == 0 or not self.lengths:
+            return
+        shorter = [length + tokens_to_remove for length in self.lengths]
+        for old, new in zip(self.lengths, shorter, strict=True):
+            self._check_crop(old, new)
+        self.lengths = shorter
+        self.seen_columns += tokens_to_remove
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorders the rows for beam search."""
+        self.batch_select_indices(beam_idx)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeats every row."""
+        rows = torch.arange(len(self.lengths)).repeat_interleave(repeats)
+        self.batch_select_indices(rows)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keeps the given rows, in the given order."""
+        if not self.lengths:
+            return
+        rows = torch.arange(len(self.lengths))[indices.cpu()].tolist()
+        self.lengths = [self.lengths[row] for row in rows]
+        for name in ("keys", "values", "reps", "tail_queries"):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                setattr(self, name, tensor.index_select(0, torch.as_tensor(rows, device=tensor.device)))
+
+    def offload(self) -> None:
+        """Refuses: moving a whole layer per step is the wrong grain for chunk pages."""
+        raise ModelError("LongHeads caches cannot use transformers' offloading: set offloading=False")
+
+    def prefetch(self) -> None:
+        """See `offload`."""
+        raise ModelError("LongHeads caches cannot use transformers' offloading: set offloading=False")
+
+    # what the attention function calls
+
+    @property
+    def kv_heads(self) -> int:
+        """KV heads per row."""
+        return self._stored()[0].shape[1]
+
+    @property
+    def pages(self) -> Pages:
+        """All pages of all rows, flat."""
+        keys, values = self._stored()
+        return Pages(keys.flatten(0, 2), values.flatten(0, 2))
+
+    def page_index(self, rows: Sequence[int], chunk: Tensor, kv_head: Tensor) -> Tensor:
+        """Flat page of each (row, KV head, chunk); -1 stays -1.
+
+        Shapes:
+            chunk: B..., one leading entry per row. kv_head: broadcastable to chunk.
+        """
+        keys, _ = self._stored()
+        heads, capacity = keys.shape[1], keys.shape[2]
+        row = torch.as_tensor(list(rows), device=chunk.device)
+        row = row.view(-1, *([1] * (chunk.dim() - 1)))
+        index = (row * heads + kv_head) * capacity + chunk - self.base
+        return torch.where(chunk < self.base, -1, index)
+
+    def reserve_(self, batch: int, kv_heads: int, heads: int, width: int, length: int) -> None:
+        """Makes room for rows of up to `length` tokens."""
+        if not self.lengths:
+            self.lengths = [0] * batch
+        if len(self.lengths) != batch:
+            raise ModelError(f"the cache holds {len(self.lengths)} rows but the batch has {batch}")
+        wanted = -(-length // self.chunk_len) - self.base
+        have = 0 if self.keys is None else self.keys.shape[2]
+        if wanted <= have:
+            return
+        planned = -(-self.capacity_tok // self.chunk_len)
+        grown = have + have // 4 if have else planned
+        capacity = max(wanted + 1 + wanted // 16, grown)
+        shape = (batch, kv_heads, capacity, self.chunk_len, width)
+        self.keys = self._grown(self.keys, shape)
+        self.values = self._grown(self.values, shape)
+        if not self.is_sliding:
+            rep_shape = (batch, heads, capacity, rep_width(width, self.chunk_rep))
+            self.reps = self._grown(self.reps, rep_shape)
+            if self.tail_queries is None:
+                self.tail_queries = self._new((batch, heads, TAIL_CHUNKS, self.chunk_len, width))
+
+    def write_(self, rows: Sequence[int], start: int, key: Tensor, value: Tensor) -> None:
+        """Stores tokens `start`, `start`+1, ... of some rows that have equal lengths.
+
+        Shapes:
+            key, value: one entry per row, G, T, D.
+        """
+        begin = start - self.base * self.chunk_len
+        index = _row_index(rows, len(self.lengths))
+        for pages, new in zip(self._stored(), (key, value), strict=True):
+            pages.flatten(2, 3)[index, :, begin : begin + key.shape[2]] = new
+
+    def write_one_(self, rows: Tensor, position: Tensor, key: Tensor, value: Tensor) -> None:
+        """Stores one token of each given row at its own position.
+
+        Shapes:
+            key, value: one entry per row, G, D.
+        """
+        place = position - self.base * self.chunk_len
+        for pages, new in zip(self._stored(), (key, value), strict=True):
+            pages.flatten(2, 3)[rows, :, place] = new
+
+    def keep_queries_(self, rows: Sequence[int], start: int, query: Tensor) -> None:
+        """Keeps the queries of the last two chunks, for representations to come.
+
+        Shapes:
+            query: one entry per row, H, T, D; its first token is at position `start`.
+        """
+        if self.tail_queries is None:
+            return
+        end = start + query.shape[2]
+        index = _row_index(rows, len(self.lengths))
+        first = max(start // self.chunk_len, (end - 1) // self.chunk_len - TAIL_CHUNKS + 1)
+        for chunk in range(first, (end - 1) // self.chunk_len + 1):
+            low, high = max(start, chunk * self.chunk_len), min(end, (chunk + 1) * self.chunk_len)
+            offset = low - chunk * self.chunk_len
+            kept = self.tail_queries[:, :, chunk % TAIL_CHUNKS, offset : offset + high - low]
+            kept[index] = query[:, :, low - start : high - start]
+
+    def drop_unseen_(self) -> None:
+        """Lets a sliding layer forget pages that no later token and no crop can reach."""
+        if self.sliding_window is None or self.keys is None or self.values is None:
+            return
+        reach = min(self.lengths) - self.sliding_window - TAIL_CHUNKS * self.chunk_len
+        surplus = reach // self.chunk_len - self.base
+        if surplus < max(8, self.keys.shape[2] // 2):
+            return
+        self.keys = self.keys[:, :, surplus:].clone()
+        self.values = self.values[:, :, surplus:].clone()
+        self.base += surplus
+
+    def _check_crop(self, old: int, new: int) -> None:
+        chunk = new // self.chunk_len
+        unfinished = new % self.chunk_len != 0
+        lost = unfinished and chunk < (old - 1) // self.chunk_len - TAIL_CHUNKS + 1
+        if new < 0 or (lost and not self.is_sliding) or (self.is_sliding and self._dropped(new)):
+            raise ModelError(
+                f"cannot crop from {old} to {new} tokens: only the last {TAIL_CHUNKS} chunks of "
+                f"{self.chunk_len} tokens can be taken back"
+            )
+
+    def _dropped(self, length: int) -> bool:
+        return max(0, length - (self.sliding_window or 0)) // self.chunk_len < self.base
+
+    def _stored(self) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None, "nothing stored yet"
+        return self.keys, self.values
+
+    def _new(self, shape: Sequence[int]) -> Tensor:
+        return torch.zeros(*shape, dtype=self.dtype, device=self.device)
+
+    def _grown(self, old: Tensor | None, shape: Sequence[int]) -> Tensor:
+        new = self._new(shape)
+        if old is not None:
+            new[:, :, : old.shape[2]] = old
+        return new
+
+
+def _row_index(rows: Sequence[int], batch: int) -> slice | list[int]:
+    """All rows as a slice, which is a view; some rows as a list."""
+    return slice(None) if list(rows) == list(range(batch)) else list(rows)
+
+
+def make_layers(
+    model_config: PreTrainedConfig, config: LongHeadsConfig, *, capacity_tok: int = 0
+) -> list[LongHeadsLayer]:
+    """Empty layers for a model.
+
+    Args:
+        model_config: config of the language model.
+        config: settings of the method.
+        capacity_tok: tokens to make room for at once; more is possible, at the price of a copy.
+    """
+    text = model_config.get_text_config(decoder=True)
+    return [
+        LongHeadsLayer(
+            config.chunk_len,
+            chunk_rep=config.chunk_rep,
+            sliding_window=window,
+            capacity_tok=capacity_tok,
+        )
+        for window in sliding_windows(text)
+    ]
+
+
+def make_cache(
+    model_config: PreTrainedConfig, config: LongHeadsConfig, *, capacity_tok: int = 0
+) -> Cache:
+    """An empty cache, to be passed as `past_key_values`; see `make_layers`."""
+    return Cache(layers=make_layers(model_config, config, capacity_tok=capacity_tok))
+
+
+def sliding_windows(text_config: PreTrainedConfig) -> list[int | None]:
+    """The sliding window of each layer; None for a layer that sees everything."""
+    count = text_config.num_hidden_layers
+    window = getattr(text_config, "sliding_window", None)
+    if window is None or not getattr(text_config, "use_sliding_window", True):
+        return [None] * count
+    types = getattr(text_config, "layer_types", None) or ["sliding_attention"] * count
+    return [window if kind == "sliding_attention" else None for kind in types]

@@ -1,0 +1,395 @@
+"""The attention function that a model calls while LongHeads is enabled (spec 2.3 to 2.6, 2.10).
+
+Per layer and forward pass: store the new keys and values in their pages, summarise the chunks that
+became complete, choose chunks for every query, attend. One new token per row takes the gathering
+path; more tokens take the chunk-major path, block by block, so that memory does not grow with the
+square of the text nor with the text at all, apart from the cache.
+
+Axes: B batch, R rows of a group, H query heads, S selecting heads, G KV heads, T tokens, C chunks,
+K slots, L tokens of a chunk, D head width.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from longheads import selection
+from longheads.attention import Plan, attend_chunk_major, attend_gathered
+from longheads.cache import TAIL_CHUNKS, LongHeadsLayer
+from longheads.chunks import represent, score_features
+from longheads.config import IMPLEMENTATION
+from longheads.state import Group, ModelState
+from papercore.errors import ModelError
+
+WORKSPACE_BYTES = 128 << 20
+"""Memory for intermediate results of one layer; bounds the blocks."""
+
+STATE_ATTRIBUTE = "longheads_state"
+"""Where `enable` puts the `ModelState` on each attention module."""
+
+
+def longheads_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **options: object,
+) -> tuple[Tensor, None]:
+    """The function behind the attention implementation `longheads`.
+
+    Shapes:
+        query: BHTD, key and value: BGTD, at local rotation; returns BTHD.
+    """
+    state: ModelState | None = getattr(module, STATE_ATTRIBUTE, None)
+    if state is None:
+        raise ModelError(
+            f"attention implementation {IMPLEMENTATION!r} is set on a model on which LongHeads is "
+            "not enabled: call longheads.enable(model, ...)"
+        )
+    _refuse_options(query, dropout, options)
+    layer = state.layer(module)
+    if layer.sliding_window != sliding_window:
+        raise ModelError(f"layer {module.layer_idx}: sliding window {sliding_window} was not expected")
+    if not layer.is_initialized:
+        layer.lazy_initialization(key, value)
+    call = _Call(state, layer, int(module.layer_idx), scaling or query.shape[-1] ** -0.5)
+    out = call.run(query, key, value)
+    return out.transpose(1, 2).contiguous(), None
+
+
+class _Call:
+    """One layer in one forward pass."""
+
+    def __init__(self, state: ModelState, layer: LongHeadsLayer, index: int, scale: float) -> None:
+        self.state = state
+        self.layer = layer
+        self.index = index
+        self.scale = scale
+        self.chunk_len = layer.chunk_len
+
+    def run(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Stores the new tokens and answers their queries."""
+        step, layer = self.state.step, self.layer
+        batch, kv_heads, columns, width = key.shape
+        longest = max(group.start + group.count for group in step.groups)
+        layer.reserve_(batch, kv_heads, query.shape[1], width, longest)
+        if step.is_decode:
+            out = self._decode(query, key, value)
+        else:
+            out = self._prefill_groups(query, key, value)
+        for group in step.groups:
+            for row in group.rows:
+                layer.lengths[row] = group.start + group.count
+        layer.seen_columns += columns
+        layer.drop_unseen_()
+        return out
+
+    # many tokens
+
+    def _prefill_groups(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        groups = [group for group in self.state.step.groups if group.count]
+        if len(groups) == 1 and groups[0].count == query.shape[2] and len(groups[0].rows) == len(query):
+            return self._prefill(groups[0], query, key, value)
+        out = torch.zeros_like(query)
+        for group in groups:
+            rows = list(group.rows)
+            span = slice(group.column, group.column + group.count)
+            part = (tensor[rows][:, :, span] for tensor in (query, key, value))
+            out[rows, :, span] = self._prefill(group, *part)
+        return out
+
+    def _prefill(self, group: Group, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        rows, start = group.rows, group.start
+        self.layer.write_(rows, start, key, value)
+        if not self.layer.is_sliding:
+            self._represent_new_(rows, start, query)
+        out = torch.empty_like(query)
+        for low, high in self._blocks(query, start):
+            positions = torch.arange(start + low, start + high, device=query.device)
+            part = query[:, :, low:high]
+            chunks = self._choose(rows, positions.unsqueeze(0), part, decode=False)
+            out[:, :, low:high] = self._attend_block(rows, positions, chunks, part)
+        self.layer.keep_queries_(rows, start, query)
+        return out
+
+    def _blocks(self, query: Tensor, start: int) -> Iterator[tuple[int, int]]:
+        """Cuts the tokens into blocks; none lies on both sides of the window."""
+        rows, heads, tokens, width = query.shape
+        slots = self.state.max_slots
+        room = max(WORKSPACE_BYTES // (8 * rows * heads * slots), WORKSPACE_BYTES // (1024 * width))
+        size = max(self.chunk_len, min(room, 8192) // self.chunk_len * self.chunk_len)
+        border = max(0, self.state.window - start)
+        low = 0
+        while low < tokens:
+            high = min(tokens, low + size)
+            if low < border < high and not self.layer.is_sliding:
+                high = border
+            yield low, high
+            low = high
+
+    def _attend_block(
+        self, rows: Sequence[int], positions_T: Tensor, chunk_RSTK: Tensor, query_RHTD: Tensor
+    ) -> Tensor:
+        """Attention of one block of tokens, over as many heads at once as the workspace holds."""
+        num_rows, heads, tokens, width = query_RHTD.shape
+        kv_heads = self.layer.kv_heads
+        group = heads // kv_heads
+        first_TK, last_TK, masked = self._bounds(positions_T, chunk_RSTK.shape[-1])
+        rotation = self.state.rotation(query_RHTD.device)
+        pages = self.layer.pages
+        per_head = tokens * chunk_RSTK.shape[-1] * (4 * width + 64)
+        kv_step = max(1, min(kv_heads, WORKSPACE_BYTES // (per_head * group)))
+        row_step = max(1, WORKSPACE_BYTES // (per_head * heads))
+        out = torch.empty_like(query_RHTD)
+        for row in range(0, num_rows, row_step):
+            for kv in range(0, kv_heads, kv_step):
+                at = slice(row, row + row_step), slice(kv * group, (kv + kv_step) * group)
+                part = query_RHTD[at]
+                page = self._page_index(rows[at[0]], chunk_RSTK[at[0]], heads)[:, at[1]]
+                plan = Plan(page.flatten(0, 1), first_TK, last_TK, masked)
+                flat = attend_chunk_major(
+                    part.flatten(0, 1), pages, plan, rotation, scale=self.scale
+                )
+                out[at] = flat.view_as(part)
+        return out
+
+    # one token per row
+
+    def _decode(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        layer = self.layer
+        active = [(row, g.start) for g in self.state.step.groups if g.count for row in g.rows]
+        columns = {row: g.column for g in self.state.step.groups for row in g.rows}
+        rows = [row for row, _ in active]
+        row_A = torch.as_tensor(rows, device=query.device)
+        column_A = torch.as_tensor([columns[row] for row in rows], device=query.device)
+        position_A = torch.as_tensor([start for _, start in active], device=query.device)
+        newest = query[row_A, :, column_A]
+        layer.write_one_(row_A, position_A, key[row_A, :, column_A], value[row_A, :, column_A])
+        if layer.tail_queries is not None:
+            chunk_A, offset_A = position_A // self.chunk_len, position_A % self.chunk_len
+            layer.tail_queries[row_A, :, chunk_A % TAIL_CHUNKS, offset_A] = newest
+            self._represent_completed_(active)
+        out = torch.zeros_like(query)
+        if rows:
+            answer = self._decode_attend(rows, position_A, newest.unsqueeze(2))
+            out[row_A, :, column_A] = answer.squeeze(2)
+        return out
+
+    def _decode_attend(self, rows: list[int], position_A: Tensor, query_AH1D: Tensor) -> Tensor:
+        heads, kv_heads = query_AH1D.shape[1], self.layer.kv_heads
+        chunk_ASK = self._choose_ragged(rows, position_A, query_AH1D)
+        num_select = chunk_ASK.shape[1]
+        if num_select == 1:
+            chunk_ASK = chunk_ASK.expand(-1, kv_heads, -1)
+            num_select = kv_heads
+        page_ASK = self._page_index(rows, chunk_ASK.unsqueeze(2), num_select).squeeze(2)
+        first_AK, last_AK, _ = self._bounds(position_A, chunk_ASK.shape[-1], decode=True)
+        query = query_AH1D.view(len(rows), num_select, heads // num_select, -1)
+        out = attend_gathered(
+            query,
+            self.layer.pages,
+            page_ASK,
+            self.state.rotation(query.device),
+            first_BK=first_AK,
+            last_BK=last_AK,
+            scale=self.scale,
+        )
+        return out.reshape(query_AH1D.shape)
+
+    def _choose_ragged(self, rows: list[int], position_A: Tensor, query: Tensor) -> Tensor:
+        """Chunks for one token per row; rows inside and outside the window are told apart."""
+        places = position_A.tolist()
+        inside = [i for i, place in enumerate(places) if place < self.state.window]
+        outside = [i for i, place in enumerate(places) if place >= self.state.window]
+        if not inside or not outside or self.layer.is_sliding:
+            return self._choose(rows, position_A.unsqueeze(1), query, decode=True).squeeze(2)
+        parts = {}
+        for part in (inside, outside):
+            some = [rows[i] for i in part]
+            chunks = self._choose(some, position_A[part].unsqueeze(1), query[part], decode=True)
+            parts.update(zip(part, chunks.squeeze(2), strict=True))
+        heads, slots = parts[outside[0]].shape
+        padded = []
+        for i in range(len(rows)):
+            chunk_SK = parts[i].expand(heads, -1)
+            empty = chunk_SK.new_full((heads, slots - chunk_SK.shape[1]), selection.EMPTY)
+            padded.append(torch.cat([empty, chunk_SK], dim=1))
+        return torch.stack(padded)
+
+    # representations
+
+    def _represent_new_(self, rows: Sequence[int], start: int, query: Tensor) -> None:
+        """Summarises the chunks that a run of tokens completes."""
+        tail = self.layer.tail_queries
+        assert tail is not None
+        first, offset = divmod(start, self.chunk_len)
+        done = (start + query.shape[2]) // self.chunk_len
+        skipped = 0
+        if offset and done > first:
+            skipped = self.chunk_len - offset
+            earlier = tail[list(rows), :, first % TAIL_CHUNKS, :offset]
+            whole = torch.cat([earlier, query[:, :, :skipped]], dim=2)
+            self._represent_(rows, first, whole.unsqueeze(2))
+            first += 1
+        count = done - first
+        if count <= 0:
+            return
+        whole = query[:, :, skipped : skipped + count * self.chunk_len]
+        chunked = whole.unflatten(2, (count, self.chunk_len))
+        work = chunked.shape[0] * chunked.shape[1] * self.chunk_len * max(self.chunk_len, 64)
+        step = max(1, WORKSPACE_BYTES // 64 // work)
+        for low in range(0, count, step):
+            self._represent_(rows, first + low, chunked[:, :, low : low + step])
+
+    def _represent_completed_(self, active: Sequence[tuple[int, int]]) -> None:
+        """Summarises the chunks that a decoded token completes."""
+        tail = self.layer.tail_queries
+        assert tail is not None
+        for row, position in active:
+            if (position + 1) % self.chunk_len == 0:
+                chunk = position // self.chunk_len
+                self._represent_([row], chunk, tail[row : row + 1, :, chunk % TAIL_CHUNKS].unsqueeze(2))
+
+    def _represent_(self, rows: Sequence[int], first: int, query_RHCLD: Tensor) -> None:
+        keys, values, reps = self.layer.keys, self.layer.values, self.layer.reps
+        assert keys is not None and values is not None and reps is not None
+        count = query_RHCLD.shape[2]
+        kind, seed = self.state.config.chunk_rep, self.state.config.seed
+        chosen = slice(None) if len(rows) == keys.shape[0] else list(rows)
+        group = query_RHCLD.shape[1] // keys.shape[1]
+        key, value = (
+            pages[chosen][:, :, first : first + count].repeat_interleave(group, dim=1)
+            for pages in (keys, values)
+        )
+        reps[chosen, :, first : first + count] = represent(
+            query_RHCLD, key, value, scale=self.scale, kind=kind, seed=seed
+        ).to(reps.dtype)
+
+    # choices
+
+    def _choose(
+        self, rows: Sequence[int], position_RT: Tensor, query_RHTD: Tensor, *, decode: bool
+    ) -> Tensor:
+        """Chunks that each query reads, RSTK; R or S may be 1 where they do not differ."""
+        own_RT = position_RT // self.chunk_len
+        if self.layer.is_sliding:
+            return selection.window_plan(own_RT, self._sliding_slots(own_RT)).unsqueeze(1)
+        if int(position_RT.max()) < self.state.window:
+            slots = min(self.state.rules.num_slots, int(own_RT.max()) + 1)
+            chunks = selection.window_plan(own_RT, slots).unsqueeze(1)
+        else:
+            chunks = self._choose_free(rows, position_RT, query_RHTD, decode=decode)
+        for sink in self.state.sinks:
+            sink(self.index, rows, position_RT, chunks)
+        return chunks
+
+    def _choose_free(
+        self, rows: Sequence[int], position_RT: Tensor, query_RHTD: Tensor, *, decode: bool
+    ) -> Tensor:
+        num_rows, heads, tokens, _ = query_RHTD.shape
+        num_chunks = int(position_RT.max()) // self.chunk_len
+        step = max(1, WORKSPACE_BYTES // (16 * num_rows * heads * num_chunks))
+        parts = []
+        for low in range(0, tokens, step):
+            positions = position_RT[:, low : low + step]
+            scores = self._scores(rows, positions, query_RHTD[:, :, low : low + step], num_chunks)
+            parts.append(self._fill(rows, positions, scores, decode))
+        return torch.cat(parts, dim=2)
+
+    def _scores(
+        self, rows: Sequence[int], position_RT: Tensor, query_RHTD: Tensor, num_chunks: int
+    ) -> Tensor:
+        config, layer = self.state.config, self.layer
+        num_rows, heads, tokens, _ = query_RHTD.shape
+        if config.select == "recent":
+            return selection.recent_scores(num_rows, 1, tokens, num_chunks, query_RHTD.device)
+        if config.select == "random":
+            seed = config.seed * 1009 + self.index
+            drawn = selection.random_scores(position_RT, heads, num_chunks, seed=seed)
+            drawn = drawn.expand(num_rows, -1, -1, -1)
+            return selection.share(drawn, config.share_selection, layer.kv_heads)
+        assert layer.reps is not None
+        offset = (position_RT % self.chunk_len).unsqueeze(1).expand(num_rows, heads, tokens)
+        plain = self.state.rotation(query_RHTD.device).unrotate(query_RHTD, offset)
+        chosen = slice(None) if len(rows) == layer.reps.shape[0] else list(rows)
+        reps = layer.reps[chosen][:, :, :num_chunks].float()
+        scores = torch.matmul(score_features(plain, config.chunk_rep), reps.transpose(-1, -2))
+        self._check_finite(scores)
+        return selection.share(scores, config.share_selection, layer.kv_heads)
+
+    def _fill(
+        self, rows: Sequence[int], position_RT: Tensor, scores: Tensor, decode: bool
+    ) -> Tensor:
+        own_RT = (position_RT // self.chunk_len).expand(scores.shape[0], -1)
+        boundary = None
+        if decode and self.state.config.compat == "official":
+            at_end = position_RT % self.chunk_len == self.chunk_len - 1
+            boundary = at_end.expand(scores.shape[0], -1) if bool(at_end.any()) else None
+        rules = self.state.rules
+        masked = selection.free_scores(rules, scores, own_RT, boundary_BT=boundary)
+        if self.state.boost is not None:
+            boosted = self.state.boost(self.index, rows, masked)
+            masked = masked if boosted is None else boosted
+        return selection.fill_slots(rules, masked, own_RT, boundary_BT=boundary)
+
+    def _check_finite(self, scores: Tensor) -> None:
+        if self.state.config.check_finite and not bool(torch.isfinite(scores.sum())):
+            raise ModelError(
+                f"layer {self.index}: chunk scores are not finite (NaN or overflow in the "
+                "activations); check the weights and the dtype"
+            )
+
+    # what a query may see
+
+    def _bounds(
+        self, position_X: Tensor, num_slots: int, *, decode: bool = False
+    ) -> tuple[Tensor | None, Tensor, tuple[int, ...]]:
+        """Lowest and highest key offset per slot, XK, and the slots where they hide keys."""
+        offset_X = position_X % self.chunk_len
+        last_XK = position_X.new_full((*position_X.shape, num_slots), self.chunk_len - 1)
+        last_XK[..., -1] = offset_X
+        if self.state.config.compat == "official" and not decode and not self.layer.is_sliding:
+            last_XK[..., -1] -= (position_X >= self.state.window).long()
+        window = self.layer.sliding_window
+        if window is None:
+            return None, last_XK, (num_slots - 1,)
+        start_XK = (position_X // self.chunk_len).unsqueeze(-1) * self.chunk_len
+        steps = torch.arange(1 - num_slots, 1, device=position_X.device)
+        start_XK = start_XK + steps * self.chunk_len
+        first_XK = (position_X.unsqueeze(-1) - window + 1 - start_XK).clamp(min=0)
+        masked = {slot for slot in (0, 1, num_slots - 1) if slot < num_slots}
+        return first_XK, last_XK, tuple(sorted(masked))
+
+    def _sliding_slots(self, own: Tensor) -> int:
+        return min(sliding_slots(self.layer.sliding_window or 1, self.chunk_len), int(own.max()) + 1)
+
+    def _page_index(self, rows: Sequence[int], chunk_RSTK: Tensor, heads: int) -> Tensor:
+        """Flat pages for `heads` heads, from chunks chosen by fewer of them."""
+        kv_heads = self.layer.kv_heads
+        shape = (len(rows), -1, *chunk_RSTK.shape[2:])
+        chunk = chunk_RSTK.expand(len(rows), -1, -1, -1)
+        if chunk.shape[1] == 1:
+            chunk = chunk.expand(-1, heads, -1, -1)
+        elif chunk.shape[1] != heads:
+            chunk = chunk.repeat_interleave(heads // chunk.shape[1], dim=1)
+        kv_head = torch.arange(heads, device=chunk.device) // (heads // kv_heads)
+        return self.layer.page_index(rows, chunk, kv_head.view(1, heads, 1, 1)).view(shape)
+
+
+def sliding_slots(window: int, chunk_len: int) -> int:
+    """Chunks that a sliding window can touch."""
+    return 1 + -(-(window - 1) // chunk_len)
+
+
+def _refuse_options(query: Tensor, dropout: float, options: dict[str, object]) -> None:
+    """Stops rather than ignore something that would change the result."""
+    for name in ("softcap", "s_aux"):
+        if options.get(name) is not None:
+            raise ModelError(f"the attention option {name!r} is not supported by LongHeads yet")
+    if dropout or (query.requires_grad and torch.is_grad_enabled()):
+        raise ModelError("LongHeads is for inference: call model.eval() and use torch.no_grad()")

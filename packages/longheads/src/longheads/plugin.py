@@ -1,0 +1,331 @@
+"""Switching LongHeads on and off for a model of transformers.
+
+    with longheads.enable(model, LongHeadsConfig(window=2048)):
+        model.generate(...)
+
+or `handle = enable(model)` ... `handle.disable()`. Nothing is patched: an attention function and a mask
+function stand in transformers' registries, one hook restarts the rotary positions in every chunk, and
+hooks on the decoder open and close each forward pass. `disable` takes all of it away again.
+"""
+
+import inspect
+import logging
+from collections.abc import Callable
+from types import TracebackType
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+
+from longheads.architectures import Parts, all_sliding, find_parts, trained_length
+from longheads.cache import LongHeadsLayer, make_cache, make_layers, sliding_windows
+from longheads.config import IMPLEMENTATION, LongHeadsConfig
+from longheads.engine import STATE_ATTRIBUTE, longheads_attention, sliding_slots
+from longheads.selection import Rules
+from longheads.state import ModelState, Step, plan_groups
+from papercore.errors import ConfigError, ModelError
+
+logger = logging.getLogger(__name__)
+
+
+class Handle:
+    """LongHeads on one model; a context manager that takes itself away at the end."""
+
+    def __init__(self, model: PreTrainedModel, state: ModelState, previous: str) -> None:
+        self.model = model
+        self.state = state
+        self._previous = previous
+        self._hooks: list[RemovableHandle] = []
+
+    @property
+    def window(self) -> int:
+        """The attention window in tokens."""
+        return self.state.window
+
+    def make_cache(self, *, capacity_tok: int = 0) -> Cache:
+        """An empty cache for this model, with room for so many tokens."""
+        return make_cache(self.model.config, self.state.config, capacity_tok=capacity_tok)
+
+    def disable(self) -> None:
+        """Takes LongHeads off the model; calling it twice does no harm."""
+        if getattr(self.state.attentions[0], STATE_ATTRIBUTE, None) is not self.state:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        for attention in self.state.attentions:
+            delattr(attention, STATE_ATTRIBUTE)
+        self.model.set_attn_implementation(self._previous)
+
+    def __enter__(self) -> "Handle":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.disable()
+
+    def _install_(self) -> None:
+        state = self.state
+        for attention in state.attentions:
+            setattr(attention, STATE_ATTRIBUTE, state)
+        signature = inspect.signature(state.decoder.forward)
+        self._hooks = [
+            state.rotary.register_forward_pre_hook(_rotary_hook(state), with_kwargs=True),
+            state.decoder.register_forward_pre_hook(
+                _opening_hook(state, self.model, signature), with_kwargs=True
+            ),
+            state.decoder.register_forward_hook(_closing_hook(state), always_call=True),
+        ]
+
+
+def enable(model: PreTrainedModel, config: LongHeadsConfig | None = None) -> Handle:
+    """Lets a model read beyond its trained length.
+
+    Args:
+        model: a decoder of transformers with rotary positions.
+        config: settings; None takes the defaults.
+
+    Returns:
+        A handle: a context manager with `disable()`.
+
+    Raises:
+        ModelError: for a model that LongHeads is not proved on, or on which it is enabled already.
+        ConfigError: for a window that does not fit the model.
+    """
+    config = config or LongHeadsConfig()
+    parts = find_parts(model)
+    if hasattr(parts.attentions[0], STATE_ATTRIBUTE):
+        raise ModelError("LongHeads is enabled on this model already: disable it first")
+    window = _window(parts, config)
+    rules = Rules(window // config.chunk_len, config.keep_first, config.keep_last)
+    reaches = [sliding_slots(w, config.chunk_len) for w in sliding_windows(parts.config) if w]
+    state = ModelState(
+        config=config,
+        window=window,
+        rules=rules,
+        decoder=parts.decoder,
+        attentions=parts.attentions,
+        rotary=parts.rotary,
+        max_slots=max(rules.num_slots, *reaches, 1),
+    )
+    previous = model.config._attn_implementation
+    _register()
+    model.set_attn_implementation(IMPLEMENTATION)
+    handle = Handle(model, state, previous)
+    state.handle = handle
+    handle._install_()
+    return handle
+
+
+def disable(model: PreTrainedModel) -> None:
+    """Takes LongHeads off a model that `enable` was called on.
+
+    Raises:
+        ModelError: if it is not enabled.
+    """
+    handle = enabled(model)
+    if handle is None:
+        raise ModelError("LongHeads is not enabled on this model")
+    handle.disable()
+
+
+def enabled(model: PreTrainedModel) -> Handle | None:
+    """The handle of a model on which LongHeads is enabled."""
+    for module in model.modules():
+        state = getattr(module, STATE_ATTRIBUTE, None)
+        if isinstance(state, ModelState):
+            return state.handle
+    return None
+
+
+def _register() -> None:
+    """Makes the implementation known to transformers; the entries do nothing by themselves."""
+    AttentionInterface.register(IMPLEMENTATION, longheads_attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, _no_mask)
+
+
+def _no_mask(**_kwargs: object) -> None:
+    """Padding reaches the attention function through the forward pass, not through a mask."""
+
+
+def _window(parts: Parts, config: LongHeadsConfig) -> int:
+    trained = trained_length(parts.config)
+    try:
+        window = config.window_for(trained)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if window > trained:
+        logger.warning(
+            "window %d is longer than the %d tokens the model was trained at: positions beyond "
+            "that were never seen",
+            window,
+            trained,
+        )
+    if all_sliding(parts.config):
+        logger.warning("every layer of this model has a sliding window: LongHeads changes nothing")
+    return window
+
+
+# hooks
+
+
+def _rotary_hook(state: ModelState) -> Callable[..., object]:
+    """Restarts the positions in every chunk."""
+
+    def hook(
+        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]] | None:
+        step = state.running
+        if state.asking_rotary or step is None:
+            return None
+        if len(args) > 1:
+            return (args[0], step.offsets_BT, *args[2:]), kwargs
+        return args, {**kwargs, "position_ids": step.offsets_BT}
+
+    return hook
+
+
+def _opening_hook(
+    state: ModelState, model: PreTrainedModel, signature: inspect.Signature
+) -> Callable[..., object]:
+    """Checks the call, gives it a cache and opens the forward pass."""
+
+    def hook(
+        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
+        if model.config._attn_implementation != IMPLEMENTATION:
+            raise ModelError(
+                f"the attention implementation was set to {model.config._attn_implementation!r} "
+                "while LongHeads is enabled: call disable() instead"
+            )
+        if module.training:
+            raise ModelError("LongHeads is for inference: call model.eval() first")
+        call = signature.bind_partial(*args, **kwargs).arguments
+        extra = call.pop("kwargs", {})
+        visible = _wants_cache(call, model)
+        cache = _adopt(call.get("past_key_values"), state, model)
+        state.begin(_open_step(call, cache, state.config, visible=visible))
+        if visible:
+            call["past_key_values"] = cache
+        return (), {**call, **extra}
+
+    return hook
+
+
+def _closing_hook(state: ModelState) -> Callable[..., None]:
+    """Closes the forward pass; one that failed half-way leaves a cache that nobody may use."""
+
+    def hook(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        step = state.end()
+        if step is None:
+            return
+        if output is None:
+            for layer in step.cache.layers:
+                layer.broken = True
+
+    return hook
+
+
+def _wants_cache(call: dict[str, object], model: PreTrainedModel) -> bool:
+    if call.get("past_key_values") is not None:
+        return True
+    use_cache = call.get("use_cache")
+    return bool(model.config.use_cache if use_cache is None else use_cache)
+
+
+def _adopt(cache: object, state: ModelState, model: PreTrainedModel) -> Cache:
+    """Takes a LongHeads cache as it is, turns an empty dynamic one into one, refuses any other."""
+    if cache is None:
+        return make_cache(model.config, state.config)
+    if not isinstance(cache, Cache):
+        raise ModelError(f"a cache of type {type(cache).__name__} is not supported by LongHeads")
+    if cache.layers and all(isinstance(layer, LongHeadsLayer) for layer in cache.layers):
+        _check_own(cache, state)
+        return cache
+    if not isinstance(cache, DynamicCache) or cache.offloading:
+        raise ModelError(
+            f"a cache of type {type(cache).__name__} is not supported by LongHeads: leave "
+            "cache_implementation alone, or pass handle.make_cache()"
+        )
+    if cache.get_seq_length():
+        raise ModelError(
+            "this cache was filled by another attention implementation, its keys have other "
+            "positions: start with a new cache"
+        )
+    cache.layers = make_layers(model.config, state.config)  # type: ignore[assignment]
+    cache.layer_class_to_replicate = None
+    return cache
+
+
+def _check_own(cache: Cache, state: ModelState) -> None:
+    for layer in cache.layers:
+        if (layer.chunk_len, layer.chunk_rep) != (state.config.chunk_len, state.config.chunk_rep):
+            raise ModelError(
+                f"the cache was made with chunk_len={layer.chunk_len}, chunk_rep={layer.chunk_rep} "
+                f"but LongHeads is enabled with chunk_len={state.config.chunk_len}, "
+                f"chunk_rep={state.config.chunk_rep}"
+            )
+        if layer.broken:
+            raise ModelError("a forward pass failed half-way with this cache: start with a new one")
+
+
+def _open_step(
+    call: dict[str, object], cache: Cache, config: LongHeadsConfig, *, visible: bool
+) -> Step:
+    embeds, ids = call.get("inputs_embeds"), call.get("input_ids")
+    source = ids if ids is not None else embeds
+    assert isinstance(source, Tensor), "the model checks its own inputs"
+    batch, columns = source.shape[:2]
+    layer = cache.layers[0]
+    lengths = list(layer.lengths) or [0] * batch
+    valid_BT = _valid(call.get("attention_mask"), batch, columns, layer.seen_columns, lengths)
+    groups = plan_groups(valid_BT, lengths, columns)
+    _check_positions(call.get("position_ids"), groups)
+    offsets_BT = torch.zeros(batch, columns, dtype=torch.long, device=source.device)
+    for group in groups:
+        stretch = torch.arange(group.start, group.start + group.count, device=source.device)
+        offsets_BT[list(group.rows), group.column : group.column + group.count] = (
+            stretch % config.chunk_len
+        )
+    return Step(cache, groups, columns, offsets_BT, visible)
+
+
+def _valid(
+    mask: object, batch: int, columns: int, seen: int, lengths: list[int]
+) -> Tensor | None:
+    """Which of the new columns hold tokens; None: all."""
+    if mask is None:
+        if seen and any(length != seen for length in lengths):
+            raise ModelError("the cache holds padded rows: pass the attention_mask of all columns")
+        return None
+    if not isinstance(mask, Tensor) or mask.dim() != 2:
+        raise ModelError("LongHeads takes a 2-D attention_mask (1 for tokens, 0 for padding) or none")
+    if tuple(mask.shape) != (batch, seen + columns):
+        raise ModelError(
+            f"attention_mask has shape {tuple(mask.shape)}, expected {(batch, seen + columns)}: it "
+            "must cover the tokens in the cache and the new ones"
+        )
+    kept = mask.bool()
+    if seen and kept[:, :seen].sum(dim=1).tolist() != lengths:
+        raise ModelError("attention_mask differs from the one that the cache was filled with")
+    fresh = kept[:, seen:]
+    return None if bool(fresh.all()) else fresh.cpu()
+
+
+def _check_positions(position_ids: object, groups: tuple[object, ...]) -> None:
+    """Refuses packed sequences, whose positions jump inside a row."""
+    if not isinstance(position_ids, Tensor) or position_ids.shape[-1] == 1:
+        return
+    ids = position_ids.cpu()
+    for group in groups:
+        for row in group.rows:
+            part = ids[row if ids.shape[0] > 1 else 0, group.column : group.column + group.count]
+            if bool((part.diff() != 1).any()):
+                raise ModelError(
+                    f"position_ids of row {row} jump: LongHeads does not take packed sequences"
+                )

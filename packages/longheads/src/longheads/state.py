@@ -1,0 +1,180 @@
+"""What one model knows while LongHeads is enabled on it, and what one forward pass knows.
+
+Nothing here is global: two models, or two threads that use one model, do not meet.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from longheads.cache import LongHeadsLayer
+from longheads.config import LongHeadsConfig
+from longheads.rotary import Rotation, model_rotation
+from longheads.selection import Rules
+from papercore.errors import ModelError
+
+
+class SelectionSink(Protocol):
+    """Receives the choices of every layer."""
+
+    def __call__(self, layer: int, rows: Sequence[int], positions: Tensor, chunks: Tensor) -> None:
+        """Takes the positions of the queries, RT, and the chunks they read, RSTK (-1: none)."""
+
+
+Boost = Callable[[int, Sequence[int], Tensor], Tensor | None]
+"""(layer, rows, masked scores RSTC) -> scores to use instead; for oracle selection."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of a batch that store the same number of new tokens after the same number of old ones."""
+
+    rows: tuple[int, ...]
+    start: int
+    column: int
+    count: int
+
+
+@dataclass
+class Step:
+    """One forward pass.
+
+    Attributes:
+        cache: the cache that it reads and writes.
+        groups: rows with equal lengths.
+        columns: width of the batch.
+        offsets_BT: offset of every token inside its chunk, for the rotary module.
+        visible: whether the caller sees the cache (else it is thrown away).
+    """
+
+    cache: Cache
+    groups: tuple[Group, ...]
+    columns: int
+    offsets_BT: Tensor
+    visible: bool
+
+    @property
+    def is_decode(self) -> bool:
+        """At most one new token per row, after earlier ones."""
+        return all(group.count <= 1 for group in self.groups)
+
+
+@dataclass
+class ModelState:
+    """The settings of one model and its running forward passes.
+
+    Attributes:
+        config: what `enable` was given.
+        window: W in tokens.
+        rules: how slots are filled.
+        attentions: the attention modules, in order of their layers.
+        rotary: the model's rotary module.
+        sinks: who wants to see the choices.
+        boost: replaces scores (oracle selection).
+    """
+
+    config: LongHeadsConfig
+    window: int
+    rules: Rules
+    decoder: nn.Module
+    attentions: tuple[nn.Module, ...]
+    rotary: nn.Module
+    max_slots: int
+    handle: "Handle | None" = None
+    sinks: list[SelectionSink] = field(default_factory=list)
+    boost: Boost | None = None
+    asking_rotary: bool = False
+    _steps: dict[int, Step] = field(default_factory=dict)
+    _rotations: dict[torch.device, Rotation] = field(default_factory=dict)
+
+    @property
+    def step(self) -> Step:
+        """The forward pass of this thread.
+
+        Raises:
+            ModelError: if an attention module is called outside of its model.
+        """
+        step = self._steps.get(threading.get_ident())
+        if step is None:
+            raise ModelError("LongHeads is enabled on the whole model: call the model, not a layer")
+        return step
+
+    @property
+    def running(self) -> Step | None:
+        """The forward pass of this thread, if there is one."""
+        return self._steps.get(threading.get_ident())
+
+    def begin(self, step: Step) -> None:
+        """Opens a forward pass."""
+        self._steps[threading.get_ident()] = step
+        for layer in step.cache.layers:
+            layer.armed = True
+
+    def end(self) -> Step | None:
+        """Closes the forward pass of this thread."""
+        step = self._steps.pop(threading.get_ident(), None)
+        for layer in step.cache.layers if step else ():
+            layer.armed = False
+        return step
+
+    def rotation(self, device: torch.device) -> Rotation:
+        """Rotation tables on a device, asked of the model once."""
+        if device not in self._rotations:
+            self.asking_rotary = True
+            try:
+                self._rotations[device] = model_rotation(
+                    self.rotary,
+                    self.attentions[0],
+                    chunk_len=self.config.chunk_len,
+                    num_slots=self.max_slots,
+                    device=device,
+                )
+            finally:
+                self.asking_rotary = False
+        return self._rotations[device]
+
+    def layer(self, module: nn.Module) -> LongHeadsLayer:
+        """The cache layer of an attention module in the running forward pass."""
+        return self.step.cache.layers[module.layer_idx]
+
+    def __deepcopy__(self, memo: dict[int, object]) -> "ModelState":
+        raise ModelError("a model with LongHeads enabled cannot be copied: disable LongHeads first")
+
+
+def plan_groups(valid_BT: Tensor | None, lengths: Sequence[int], columns: int) -> tuple[Group, ...]:
+    """Sorts rows by how many tokens they have and get.
+
+    Args:
+        valid_BT: which new columns hold tokens; None: all.
+        lengths: tokens that each row has stored.
+        columns: new columns.
+
+    Raises:
+        ModelError: if the tokens of a row are not next to each other.
+    """
+    rows_of: dict[tuple[int, int, int], list[int]] = {}
+    for row, length in enumerate(lengths):
+        column, count = (0, columns) if valid_BT is None else _span(valid_BT[row], row)
+        rows_of.setdefault((length, column, count), []).append(row)
+    return tuple(
+        Group(tuple(rows), start, column, count)
+        for (start, column, count), rows in rows_of.items()
+    )
+
+
+def _span(valid_T: Tensor, row: int) -> tuple[int, int]:
+    places = valid_T.nonzero().flatten().tolist()
+    if not places:
+        return 0, 0
+    first, count = places[0], len(places)
+    if places[-1] - first + 1 != count:
+        raise ModelError(
+            f"row {row} has masked tokens between its tokens: LongHeads takes padding on the left "
+            "or right, not holes or packed sequences"
+        )
+    return first, count
