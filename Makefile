@@ -11,7 +11,7 @@ WORKERS ?= 2
 PYTHON ?= python3
 PY := .venv/bin/python
 # The first uv that this project accepts: our own copy, or the one on PATH if it is new enough.
-UV = $$(for uv in .tools/bin/uv uv; do if $$uv version >/dev/null 2>&1; then echo $$uv; break; fi; done)
+FIND_UV = uv=; for u in .tools/bin/uv uv; do if $$u version >/dev/null 2>&1; then uv=$$u; break; fi; done
 STAMP := .venv/.stamp
 PROJECTS := pyproject.toml shared/pyproject.toml $(wildcard packages/*/pyproject.toml)
 PACKAGES := $(patsubst packages/%/pyproject.toml,%,$(wildcard packages/*/pyproject.toml))
@@ -31,7 +31,7 @@ help:  ## show this list
 
 .PHONY: uv
 uv:
-	@if [ -z "$(UV)" ]; then \
+	@$(FIND_UV); if [ -z "$$uv" ]; then \
 		echo "installing uv into .tools"; \
 		$(PYTHON) -m pip install --quiet --upgrade --disable-pip-version-check --no-warn-script-location \
 			--root-user-action=ignore --target .tools 'uv>=0.11'; \
@@ -39,7 +39,7 @@ uv:
 
 $(STAMP): $(PROJECTS) | uv
 	@[ -d .venv ] || echo "setting up .venv; the first time this fetches up to 5 GB"
-	$(UV) sync
+	@$(FIND_UV); $$uv sync
 	@touch $@
 
 .PHONY: setup
@@ -63,10 +63,10 @@ test-all: lint types  ## run lint, types and every test this machine can run; sa
 
 .PHONY: test-isolated
 test-isolated: $(STAMP)  ## run each package's tests in an environment that holds only that package
-	@for package in $(PACKAGES); do \
+	@$(FIND_UV); for package in $(PACKAGES); do \
 		echo "== $$package"; \
-		UV_PROJECT_ENVIRONMENT=.venv-isolated $(UV) sync --quiet --package $$package; \
-		$(UV) pip install --quiet --python .venv-isolated --constraint requirements.lock \
+		UV_PROJECT_ENVIRONMENT=.venv-isolated $$uv sync --quiet --package $$package; \
+		$$uv pip install --quiet --python .venv-isolated --constraint requirements.lock \
 			pytest pytest-timeout pytest-xdist hypothesis; \
 		$(TEST_ENV) .venv-isolated/bin/python -m pytest -n $(WORKERS) -m "$(FAST)" packages/$$package/tests; \
 	done
@@ -95,13 +95,13 @@ bench: $(STAMP)  ## run every benchmark this machine can; results in benchmarks/
 .PHONY: dist
 dist: $(STAMP)  ## build wheels of all packages into dist
 	@rm -rf dist
-	$(UV) build --quiet --all-packages --wheel --out-dir dist
+	@$(FIND_UV); $$uv build --quiet --all-packages --wheel --out-dir dist
 	@ls dist/*.whl
 
 .PHONY: lock
 lock: $(STAMP)  ## write requirements.lock: all packages' dependencies with hashes, no host names
-	@{ echo "# Written by 'make lock': every dependency of all packages and their tests, but for vLLM."; \
-	  $(UV) export --quiet --all-packages --all-extras --no-extra vllm --no-emit-workspace \
+	@$(FIND_UV); { echo "# Written by 'make lock': every dependency of all packages and their tests, but for vLLM."; \
+	  $$uv export --quiet --all-packages --all-extras --no-extra vllm --no-emit-workspace \
 		--no-header --no-annotate; } > requirements.lock.tmp
 	@if grep -nE '://|--(extra-)?index-url|--find-links' requirements.lock.tmp; then \
 		echo "requirements.lock would name a host" >&2; rm requirements.lock.tmp; exit 1; fi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,9 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = Path(sys.executable).parent
+MINIATURE_S = 2400
+"""Wall clock for one miniature; its own budget is counted in CPU seconds."""
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,43 @@ def session_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
 
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
+@dataclass(frozen=True)
+class Miniature:
+    """A finished run of a package's miniature."""
+
+    out: Path
+    cache: Path
+    code: int
+    shown: str
+    """All that it printed."""
+
+
+@pytest.fixture(scope="session")
+def miniature(session_dir: Path, command: Command) -> Callable[..., Miniature]:
+    """`miniature(package, *flags)`: the full miniature of seed 0, run once per session and flags.
+
+    The run without flags begins with an empty model cache; all others find its trained model there.
+    A lock lets workers share the runs.
+    """
+
+    def run(package: Member, *flags: str) -> Miniature:
+        if flags:
+            run(package)
+        name = "".join(flags).replace("-", "") or "cold"
+        folder = session_dir / "miniatures" / package.name
+        folder.mkdir(parents=True, exist_ok=True)
+        out, cache, done = folder / name, folder / "cache", folder / f"{name}.json"
+        with FileLock(folder / "lock"):
+            if not done.exists():
+                env = {"PAPERCORE_CACHE": str(cache)}
+                ran = command(
+                    package.name, "mini", "--out", out, *flags, env=env, timeout_s=MINIATURE_S
+                )
+                done.write_text(json.dumps([ran.returncode, ran.stdout + ran.stderr]))
+        code, shown = json.loads(done.read_text())
+        return Miniature(out, cache, code, shown)
+
+    return run
 
 
 @pytest.fixture(scope="session")
