@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Annotated, TypeVar
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 from pydantic import BaseModel, create_model
@@ -22,10 +23,26 @@ from tyro.constructors import (
 
 from papercore.config import Config, RunFlags, validate
 
-__all__ = ["has_positionals", "parse"]
+__all__ = ["InfoConfig", "ReportConfig", "has_positionals", "parse"]
 
 C = TypeVar("C", bound=Config)
 _MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.PositionalMetavarFromFieldName)
+
+
+class InfoConfig(Config):
+    """Config of the verb `info`."""
+
+    recipe: Literal["mini", "paper"] | None = None
+    """Print this recipe instead."""
+
+
+class ReportConfig(Config):
+    """Config of the verb `report`."""
+
+    run: tyro.conf.Positional[Path]
+    """The run folder."""
+    recheck: bool = False
+    """Rebuild everything from records.jsonl elsewhere and compare byte by byte."""
 
 
 class _CommandLine:
@@ -84,7 +101,7 @@ def has_positionals(model: type[BaseModel]) -> bool:
     )
 
 
-def _partial(model: type[C], settings: Mapping[str, object], source: str) -> C:
+def _partial(model: type[Config], settings: Mapping[str, object], source: str) -> Config:
     """A config from settings in which required fields may still be missing."""
     missing = {
         name: tyro.MISSING
@@ -100,7 +117,8 @@ def _partial(model: type[C], settings: Mapping[str, object], source: str) -> C:
     }
     subset: type[Config] = create_model(model.__name__, __base__=Config, **given)
     valid = validate(subset, settings, source=source)
-    return model.model_construct(**{**dict(valid), **missing})
+    values: dict[str, typing.Any] = {**dict(valid), **missing}
+    return model.model_construct(**values)
 
 
 def _flat(name: str, model: type[Config], default: Config) -> StructFieldSpec:

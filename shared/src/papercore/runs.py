@@ -76,6 +76,7 @@ class Run:
         self.identity = identity
         self.flags = flags
         self._lock = lock
+        self._finished = False
         self._timing = Timing(folder / "timing.json")
         self._records = RecordWriter(folder / "records.jsonl")
         self._metrics = RecordWriter(folder / "metrics.jsonl")
@@ -173,6 +174,7 @@ class Run:
         self._records.sync()
         self._metrics.sync()
         self._timing.save()
+        self._finished = True  # the summary holds this timing: it must not change any more
         write_summary(self.folder, estimates)
         if verdicts:
             write_claims(self.folder, verdicts)
@@ -183,7 +185,8 @@ class Run:
             return
         self._records.close()
         self._metrics.close()
-        self._timing.save()
+        if not self._finished:
+            self._timing.save()
         os.close(self._lock)
         self._lock = -1
 
