@@ -24,6 +24,7 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
 from accelerate.utils import find_executable_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from papercore.errors import ModelError
 
@@ -133,6 +134,16 @@ def find_batch_size(function: Callable[[int], T], start: int) -> tuple[T, int]:
 
     result: T = find_executable_batch_size(attempt, start, halve)()
     return result, size
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that device or host memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(should_reduce_batch_size(error))
+
+
+def release_memory() -> None:
+    """Gives back what the allocator of the device keeps for later."""
+    clear_device_cache(garbage_collection=True)
 
 
 class Timer:

@@ -48,11 +48,12 @@ def word_tokenizer(
 
 
 def byte_tokenizer(*, special: Mapping[Role, str] = BYTE_SPECIALS) -> PreTrainedTokenizerFast:
-    """Tokenizer whose first 256 ids are the bytes of the text in UTF-8; special tokens follow.
+    """Tokenizer whose first 256 ids are the bytes of the text in UTF-8; special tokens follow in order.
 
     Any text comes back from its ids unchanged.
     """
-    vocabulary = {character: byte for byte, character in enumerate(_byte_characters())}
+    tokens = dict.fromkeys([*_byte_characters(), *special.values()])
+    vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()

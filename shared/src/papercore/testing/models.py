@@ -1,0 +1,91 @@
+"""Tiny models of the real classes, with seeded weights: two layers, width 32, made in milliseconds.
+
+    model = tiny_model("llama-gqa", max_position_embeddings=64)
+
+Their logits are far apart, so that the most likely token does not change with rounding.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from papercore.tiny import seeded
+
+
+@dataclass(frozen=True)
+class TinyKind:
+    """A class of models, and what sets this kind apart from `SHAPE`."""
+
+    model_class: type[PreTrainedModel]
+    config_class: type[PreTrainedConfig]
+    config: Mapping[str, object]
+
+
+SHAPE: Mapping[str, object] = {
+    "vocab_size": 259,  # what the byte tokenizer has
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
+
+_THETA = {"rope_theta": 10_000.0}
+_YARN = _THETA | {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
+_LLAMA3 = _THETA | {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}
+
+TINY: dict[str, TinyKind] = {
+    "llama": TinyKind(LlamaForCausalLM, LlamaConfig, {"num_key_value_heads": 4}),
+    "llama-gqa": TinyKind(LlamaForCausalLM, LlamaConfig, {}),
+    "llama-yarn": TinyKind(LlamaForCausalLM, LlamaConfig, {"rope_parameters": _YARN}),
+    "llama-llama3": TinyKind(LlamaForCausalLM, LlamaConfig, {"rope_parameters": _LLAMA3}),
+    "mistral": TinyKind(MistralForCausalLM, MistralConfig, {"sliding_window": 16}),
+    "qwen3": TinyKind(Qwen3ForCausalLM, Qwen3Config, {}),
+}
+"""The kinds by name. A package adds its own; they are the same for every test of a session."""
+
+
+def tiny_model(kind: str = "llama-gqa", *, seed: int = 0, **changes: object) -> PreTrainedModel:
+    """Seeded model of a kind, in evaluation mode; `changes` go to its config."""
+    found = TINY[kind]
+    settings = {**SHAPE, **found.config, **changes}
+    return seeded(found.model_class, found.config_class(**settings), seed)  # type: ignore[arg-type]
+
+
+def assert_close(actual: Tensor, expected: Tensor, *, atol: float = 1e-5, what: str = "") -> None:
+    """Fails where two tensors of one shape differ by more than `atol`, or one of them is NaN."""
+    torch.testing.assert_close(
+        actual.detach().cpu().double(),
+        expected.detach().cpu().double(),
+        rtol=0.0,
+        atol=atol,
+        msg=(lambda message: f"{what}: {message}") if what else None,
+    )
