@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-# A full miniature may use four minutes of CPU, and a loaded machine stretches that.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+HOUR_S = 3600
+"""A full miniature may use four minutes of CPU, and a loaded machine stretches that."""
 
 REBUILT = ("summary.json", "claims.json", "report.html")
 
@@ -38,12 +40,16 @@ def summary(run) -> dict[str, object]:
     return {key: value for key, value in document.items() if key != "timing"}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(HOUR_S)
 def test_seed_0_holds_every_claim(package, miniature):
     run = miniature(package)
     assert run.code == 0, run.shown
     assert set(statuses(run).values()) == {"held"}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(HOUR_S)
 def test_recheck_rebuilds_the_same_bytes_from_the_records(package, miniature, command, tmp_path):
     run = miniature(package)
     copy = tmp_path / "run"
@@ -64,6 +70,8 @@ def test_recheck_rebuilds_the_same_bytes_from_the_records(package, miniature, co
         assert (copy / "figures" / figure.name).read_bytes() == figure.read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(HOUR_S)
 def test_without_the_method_the_effects_are_missed(package, miniature):
     run = miniature(package, "--ablate")
     effects = {v["claim"]["id"]: v["status"] for v in claims(run) if v["claim"]["kind"] == "effect"}
@@ -72,6 +80,8 @@ def test_without_the_method_the_effects_are_missed(package, miniature):
     assert run.code == 3, run.shown
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(HOUR_S)
 def test_training_and_test_data_share_nothing(package, miniature):
     hashes: dict[str, set[str]] = {"train": set(), "test": set()}
     for data in records(miniature(package), "data/"):
@@ -82,6 +92,8 @@ def test_training_and_test_data_share_nothing(package, miniature):
     assert not hashes["train"] & hashes["test"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(HOUR_S)
 def test_baselines_had_the_same_budget(package, miniature):
     budgets = records(miniature(package), "budget/")
     methods = [b for b in budgets if b["role"] == "method"]
@@ -94,8 +106,81 @@ def test_baselines_had_the_same_budget(package, miniature):
         assert not poor, f"{poor} had less {key} than the method and no reason says why"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(HOUR_S)
 def test_a_cold_cache_and_a_warm_one_give_the_same_verdicts(package, miniature):
     cold, warm = miniature(package), miniature(package, "--seed", "0")
     assert statuses(cold) == statuses(warm)
     assert claims(cold) == claims(warm)
     assert summary(cold) == summary(warm)
+
+
+# The checks themselves must be able to fail: each is shown a run that cheats.
+
+
+@dataclass(frozen=True)
+class Cheat:
+    """A run folder made by hand, in the shape that `miniature` returns."""
+
+    out: Path
+    code: int = 0
+    shown: str = ""
+
+
+def cheating_run(folder: Path, *, data=(), verdicts=(), code=0, numbers=None) -> Cheat:
+    folder.mkdir()
+    lines = [json.dumps({"id": key, "status": "ok", "data": fields}) for key, fields in data]
+    (folder / "records.jsonl").write_text("\n".join(lines))
+    listed = [{"claim": {"id": i, "kind": kind}, "status": status} for i, kind, status in verdicts]
+    (folder / "claims.json").write_text(json.dumps({"claims": listed}))
+    (folder / "summary.json").write_text(json.dumps({"timing": 1.0, "metrics": numbers or {}}))
+    return Cheat(folder, code)
+
+
+def test_a_missed_claim_is_noticed(tmp_path):
+    run = cheating_run(tmp_path / "run", verdicts=[("c", "effect", "missed")], code=3)
+    with pytest.raises(AssertionError):
+        test_seed_0_holds_every_claim(None, lambda package: run)
+
+
+@pytest.mark.parametrize("status", ["held", "not_measured"])
+def test_an_effect_without_its_method_is_noticed(tmp_path, status):
+    verdicts = [("a", "effect", "missed"), ("b", "effect", status), ("c", "control", "held")]
+    run = cheating_run(tmp_path / "run", verdicts=verdicts, code=3)
+    with pytest.raises(AssertionError):
+        test_without_the_method_the_effects_are_missed(None, lambda package, flag: run)
+
+
+def test_a_leak_is_noticed(tmp_path):
+    a, b, c = "a" * 16, "b" * 16, "c" * 16
+    data = [
+        ("data/train/0", {"split": "train", "content_hashes": [a, b]}),
+        ("data/test/0", {"split": "test", "content_hashes": [b, c]}),
+    ]
+    run = cheating_run(tmp_path / "run", data=data)
+    with pytest.raises(AssertionError):
+        test_training_and_test_data_share_nothing(None, lambda package: run)
+
+
+@pytest.mark.parametrize("key", ["steps", "tokens", "tuning"])
+def test_a_starved_baseline_is_noticed(tmp_path, key):
+    method = {"method": "ours", "role": "method", "steps": 9, "tokens": 9, "tuning": 9}
+    baseline = method | {"method": "theirs", "role": "baseline", key: 8}
+    budgets = [("budget/ours", method), ("budget/theirs", baseline)]
+    run = cheating_run(tmp_path / "run", data=budgets)
+    with pytest.raises(AssertionError, match="theirs"):
+        test_baselines_had_the_same_budget(None, lambda package: run)
+
+    excused = [*budgets[:1], ("budget/theirs", baseline | {"because": "a random guess"})]
+    run = cheating_run(tmp_path / "excused", data=excused)
+    test_baselines_had_the_same_budget(None, lambda package: run)
+
+
+def test_a_cache_that_changes_the_result_is_noticed(tmp_path):
+    held = [("c", "effect", "held")]
+    cold = cheating_run(tmp_path / "cold", verdicts=held, numbers={"accuracy": 0.9})
+    warm = cheating_run(tmp_path / "warm", verdicts=held, numbers={"accuracy": 0.8})
+    with pytest.raises(AssertionError):
+        test_a_cold_cache_and_a_warm_one_give_the_same_verdicts(
+            None, lambda package, *flags: warm if flags else cold
+        )
