@@ -54,6 +54,11 @@ class Estimate:
     method: Method
     """How the interval was made; `exact` means that there is no sampling error."""
 
+    def text(self) -> str:
+        """The number as a reader sees it, for instance `0.81 [0.75, 0.86], n=200`."""
+        interval = "" if self.method == "exact" else f" [{self.lo:.3g}, {self.hi:.3g}]"
+        return f"{self.value:.3g}{interval}, n={self.n}"
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -202,9 +207,6 @@ def verdict_from_json(document: Mapping[str, object]) -> Verdict:
         DataError: The document is not a verdict.
     """
     from pydantic import TypeAdapter, ValidationError
-
-    class _Estimate(Estimate):
-        pass
 
     estimates = document.get("estimates")
     if not isinstance(estimates, Mapping):

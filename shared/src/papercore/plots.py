@@ -112,6 +112,8 @@ def bars(into: Path, frame: Frame, groups: Mapping[str, Mapping[str, Estimate]])
                 ecolor="#333333",
             )
         axes.set_xticks(range(len(groups)), list(groups))
+        axes.set_xlim(-0.6, len(groups) - 0.4)
+        axes.grid(visible=False, axis="x")
         _limits(axes, frame)
         if len(labels) > 1:
             axes.legend(frameon=False)

@@ -119,8 +119,7 @@ def bootstrap(
     """Any statistic with a percentile bootstrap interval.
 
     Args:
-        statistic: Called as `statistic(*columns)` on arrays of drawn rows; draws where it is NaN are
-            left out.
+        statistic: Called as `statistic(*columns)` on drawn rows; draws that give NaN are left out.
         columns: Arrays of equal length; rows are drawn together.
         groups: One label per row; whole groups are then drawn, and `n` counts groups.
         seed: Seed of the draws.
