@@ -14,7 +14,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,13 @@ import torch
 import transformers
 from pydantic import BaseModel
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import (
+    disable_progress_bar,
+    enable_progress_bar,
+    is_progress_bar_enabled,
+)
 
+from papercore.config import plain
 from papercore.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -52,9 +59,8 @@ class TinySpec:
     def key(self) -> str:
         """Hash of the config, the source of package and core, and the versions below them."""
         config = self.config
-        plain = config.model_dump(mode="json") if isinstance(config, BaseModel) else dict(config)
         parts = {
-            "config": plain,
+            "config": plain(config) if isinstance(config, BaseModel) else dict(config),
             "source": {name: source_hash(name) for name in ("papercore", self.package)},
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -102,7 +108,7 @@ def find_model(spec: TinySpec) -> Built | None:
     if not spec.directory.is_dir():
         return None
     try:
-        return (spec.load or _load)(spec.directory)
+        return _read(spec, spec.directory)
     except (OSError, ValueError, RuntimeError) as error:
         logger.warning(
             "the cached model %s cannot be read (%s): it is ignored", spec.directory, error
@@ -135,9 +141,16 @@ def _build(spec: TinySpec, folder: Path) -> Built:
     """Builds, saves and reads back; the caller's random state is left as it was."""
     with torch.random.fork_rng():
         model, tokenizer = spec.build()
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return (spec.load or _load)(folder)
+    with _no_progress_bars():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return _read(spec, folder)
+
+
+def _read(spec: TinySpec, folder: Path) -> Built:
+    with _no_progress_bars():
+        model, tokenizer = (spec.load or _load)(folder)
+    return model.eval(), tokenizer  # type: ignore[no-untyped-call]
 
 
 def _load(folder: Path) -> Built:
@@ -147,4 +160,16 @@ def _load(folder: Path) -> Built:
     if model_class is None:
         raise ModelError(f"transformers has no class {name}: give TinySpec a load of its own")
     model = model_class.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    return model.eval(), AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """A bar for a file of a few hundred kilobytes would only be noise."""
+    shown = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bar()

@@ -48,9 +48,9 @@ def word_tokenizer(
 
 
 def byte_tokenizer(*, special: Mapping[Role, str] = BYTE_SPECIALS) -> PreTrainedTokenizerFast:
-    """Tokenizer whose first 256 ids are the bytes of the text in UTF-8; special tokens follow in order.
+    """Tokenizer whose first 256 ids are the bytes of the text; special tokens follow in order.
 
-    Any text comes back from its ids unchanged.
+    Bytes are those of UTF-8; any text comes back from its ids unchanged.
     """
     tokens = dict.fromkeys([*_byte_characters(), *special.values()])
     vocabulary = {token: index for index, token in enumerate(tokens)}

@@ -1,0 +1,275 @@
+"""Model references, and loading what they point to.
+
+    ref = parse_ref("tiny:longheads")
+    model, tokenizer = load_model("meta-llama/Llama-2-7b-hf", dtype="bfloat16", attn="sdpa")
+
+References are explained in `papercore.refs`. Weights are read from safetensors only, and no code
+that comes with a model is run. Importing this module loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from papercore.config import merge
+from papercore.errors import ModelError
+from papercore.refs import ModelRef, id_or_directory, parse_ref
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from papercore.tiny import TinySpec
+
+__all__ = ["ModelRef", "describe", "load_model", "parse_ref"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(
+    ref: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attn: str | None = None,
+    quantization: str | None = None,
+    adapter: str | None = None,
+    config_overrides: Mapping[str, object] | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Loads a causal language model and its tokenizer, in evaluation mode.
+
+    Args:
+        ref: Hub id, directory, or `tiny:<package>`, which is float32 unless another dtype is given.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        attn: Attention implementation of transformers; its default if `None`.
+        quantization: `4bit` or `8bit`, by bitsandbytes.
+        adapter: Directory or hub id of a peft adapter. It is merged into the weights, or stays
+            attached if they are quantized.
+        config_overrides: Settings of the model's config to change; those that are mappings, such as
+            `rope_parameters`, are changed key by key.
+
+    Raises:
+        ModelError: One line that says what is missing or wrong and what to do about it.
+    """
+    from papercore.device import choose_device, choose_dtype
+
+    parsed = parse_ref(ref)
+    place = _locate(parsed)
+    config = _with_overrides(_read_config(place), config_overrides or {})
+    wanted = "float32" if (parsed.kind, dtype) == ("tiny", "auto") else dtype
+    chosen_device = choose_device(device)
+    chosen_dtype = choose_dtype(wanted, chosen_device.value, getattr(config, "dtype", None))
+    logger.info(
+        "loading %s on %s (%s) in %s (%s)",
+        *(ref, chosen_device.value, chosen_device.reason, chosen_dtype.value, chosen_dtype.reason),
+    )
+    _check_weights(place, chosen_device.value, chosen_dtype.value, config)
+    tokenizer = _read_tokenizer(place)
+    model = _read_weights(
+        place,
+        config,
+        device=chosen_device.value,
+        dtype=chosen_dtype.value,
+        attn=attn,
+        quantization=_quantization_config(quantization, chosen_dtype.value),
+    )
+    if adapter is not None:
+        model = _with_adapter(model, adapter, merge=quantization is None)
+    return model.eval(), tokenizer  # type: ignore[no-untyped-call]
+
+
+def describe(model: PreTrainedModel) -> dict[str, str]:
+    """What a loaded model runs as, for the run folder."""
+    # There is no public way to ask for the attention implementation (transformers 5.23).
+    return {
+        "class": type(model).__name__,
+        "name": str(model.name_or_path),
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": str(model.config._attn_implementation),
+        "parameters": str(model.num_parameters()),
+    }
+
+
+def _locate(ref: ModelRef) -> str:
+    """Directory or hub id that transformers can read."""
+    if ref.kind in ("vllm", "openai"):
+        raise ModelError(f"{ref} can generate but not be loaded: give a hub id or a directory")
+    if ref.kind == "tiny":
+        return str(_tiny_directory(ref.name))
+    if not ref.is_directory:
+        return ref.name
+    directory = Path(ref.name).expanduser()
+    if not (directory / "config.json").is_file():
+        raise ModelError(f"{directory} has no config.json: give the directory of a saved model")
+    return str(directory)
+
+
+def _tiny_directory(package: str) -> Path:
+    """Where the cache holds the miniature of a package, of seed 0."""
+    script = package.replace("_", "-")
+    if importlib.util.find_spec(package) is None:
+        raise ModelError(f"tiny:{package}: no package {script} is installed")
+    try:
+        spec: TinySpec = importlib.import_module(f"{package}.mini").tiny_spec(seed=0)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ModelError(f"tiny:{package}: {script} has no miniature model ({error})") from error
+    if not spec.directory.is_dir():
+        raise ModelError(
+            f"tiny:{package} is not in the cache, or was made by another version: "
+            f"run `{script} mini --seed 0` once"
+        )
+    return spec.directory
+
+
+def _read_config(place: str) -> PreTrainedConfig:
+    from transformers import AutoConfig
+
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable("the config", place, error) from error
+    return config
+
+
+def _with_overrides(config: PreTrainedConfig, changes: Mapping[str, object]) -> PreTrainedConfig:
+    """A config built anew from changed settings, so that transformers checks them."""
+    if not changes:
+        return config
+    before = config.to_dict()
+    if unknown := sorted(changes.keys() - before.keys()):
+        raise ModelError(f"{type(config).__name__} has no setting {unknown[0]!r} to change")
+    try:
+        changed = type(config).from_dict(merge(before, changes))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"config_overrides {dict(changes)}: {_first_line(error)}") from error
+    changed.name_or_path = config.name_or_path
+    return changed
+
+
+def _read_tokenizer(place: str) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            place, trust_remote_code=False, padding_side="left"
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _unreadable("the tokenizer", place, error) from error
+    return tokenizer
+
+
+def _check_weights(
+    place: str, device: torch.device, dtype: torch.dtype, config: PreTrainedConfig
+) -> None:
+    """Refuses a local directory without safetensors, or with more than memory has room for."""
+    directory = Path(place)
+    if not directory.is_dir():
+        return
+    files = list(directory.glob("*.safetensors"))
+    if not files:
+        pickled = any(directory.glob("*.bin")) or any(directory.glob("*.pt*"))
+        problem = "only pickled weights, which can run code" if pickled else "no weights"
+        raise ModelError(f"{place} has {problem}: convert or download them as *.safetensors")
+    from papercore.device import require_free_memory
+
+    saved = getattr(config, "dtype", None) or dtype
+    num_bytes = sum(file.stat().st_size for file in files) * dtype.itemsize // saved.itemsize
+    require_free_memory(num_bytes, device, f"the weights of {place} in {dtype}")
+
+
+def _read_weights(
+    place: str,
+    config: PreTrainedConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    attn: str | None,
+    quantization: object | None,
+) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(
+            place,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attn,
+            quantization_config=quantization,
+            device_map={"": device},
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise _unreadable("the weights", place, error) from error
+    model, report = cast("tuple[PreTrainedModel, Mapping[str, set[str]]]", loaded)
+    missing = sorted(report["missing_keys"])
+    if missing:
+        # transformers would go on with random numbers in their place.
+        raise ModelError(f"the weights of {place} lack {len(missing)} tensors, first {missing[0]}")
+    return model
+
+
+def _quantization_config(quantization: str | None, dtype: torch.dtype) -> object | None:
+    if quantization is None:
+        return None
+    if quantization not in ("4bit", "8bit"):
+        raise ModelError(f"unknown quantization {quantization!r}: use 4bit or 8bit")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ModelError(f"{quantization} weights need bitsandbytes: pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)  # type: ignore[no-untyped-call]
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _with_adapter(model: PreTrainedModel, adapter: str, *, merge: bool) -> PreTrainedModel:
+    if importlib.util.find_spec("peft") is None:
+        raise ModelError(f"the adapter {adapter} needs peft: pip install peft")
+    directory = Path(adapter).expanduser()
+    if not directory.is_dir():
+        adapter = id_or_directory(adapter)
+    elif not (directory / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{directory} has no adapter_config.json: give the directory of an adapter"
+        )
+    elif not (directory / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{directory} has no adapter_model.safetensors: save the adapter as one")
+    from peft import PeftModel
+
+    try:
+        adapted = PeftModel.from_pretrained(model, adapter)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise _unreadable("the adapter", adapter, error) from error
+    # A PeftModel is no PreTrainedModel, but passes on all that one has.
+    return cast("PreTrainedModel", adapted.merge_and_unload() if merge else adapted)
+
+
+def _unreadable(what: str, place: str, error: Exception) -> ModelError:
+    """One line for the many ways in which transformers fails to read something."""
+    reason = _first_line(error)
+    if Path(place).is_dir():
+        return ModelError(f"{what} of {place} cannot be read: {reason}")
+    if "gated" in str(error).lower() or "401" in str(error):
+        return ModelError(
+            f"{place} is private or gated: run `hf auth login` first, or give a directory"
+        )
+    return ModelError(
+        f"{what} of {place!r} cannot be had ({reason}): check the name, run `hf download {place}` "
+        "where there is a network, or give a local directory"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:200].rstrip(".:")

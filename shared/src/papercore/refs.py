@@ -1,0 +1,81 @@
+"""Model references: one string that names a model everywhere.
+
+    ref = parse_ref("openai:Qwen/Qwen3-8B@http://127.0.0.1:8000/v1")
+
+A hub id or a local directory is for transformers, `vllm:<id or dir>` for vLLM,
+`openai:<model>@<base_url>` for an endpoint, and `tiny:<package>` is the trained miniature of a
+package.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from papercore.errors import ModelError
+
+__all__ = ["ModelRef", "id_or_directory", "parse_ref"]
+
+Kind = Literal["hf", "vllm", "openai", "tiny"]
+
+_FORMS = "a hub id, a directory, vllm:<id or dir>, openai:<model>@<base_url> or tiny:<package>"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_PACKAGE = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A parsed model reference.
+
+    Attributes:
+        name: Hub id, directory, model name of an endpoint, or import name of a package.
+        base_url: Of the endpoint, for `openai` only.
+    """
+
+    kind: Kind
+    name: str
+    base_url: str | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "hf":
+            return self.name
+        return f"{self.kind}:{self.name}" + (f"@{self.base_url}" if self.base_url else "")
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether the name is a directory here."""
+        return Path(self.name).expanduser().is_dir()
+
+
+def parse_ref(ref: str) -> ModelRef:
+    """Parses a model reference; looks at no network and loads nothing.
+
+    Raises:
+        ModelError: It has none of the forms that a reference can have.
+    """
+    scheme, colon, rest = ref.partition(":")
+    if not colon or Path(ref).expanduser().is_dir():
+        return ModelRef("hf", id_or_directory(ref))
+    if scheme == "vllm":
+        return ModelRef("vllm", id_or_directory(rest))
+    if scheme == "openai":
+        model, _, base_url = rest.rpartition("@")
+        if not model or not base_url.startswith(("http://", "https://")):
+            raise ModelError(f"model {ref!r} is not openai:<model>@<base_url> with an http(s) URL")
+        return ModelRef("openai", model, base_url.rstrip("/"))
+    if scheme == "tiny":
+        if not _PACKAGE.fullmatch(rest):
+            raise ModelError(f"model {ref!r} names no package: use for instance tiny:longheads")
+        return ModelRef("tiny", rest.replace("-", "_"))
+    raise ModelError(f"unknown scheme {scheme + ':'!r} in model {ref!r}: use {_FORMS}")
+
+
+def id_or_directory(name: str) -> str:
+    """The name, if it is a directory here or written like a hub id."""
+    if Path(name).expanduser().is_dir():
+        return name
+    if _HUB_ID.fullmatch(name) and not name.startswith(("./", "../")) and name.strip("."):
+        return name
+    if not name.strip():
+        raise ModelError(f"the model reference is empty: use {_FORMS}")
+    raise ModelError(f"there is no directory {name!r}, and no hub id is written so: use {_FORMS}")
