@@ -20,6 +20,7 @@ FAST := not slow and not gpu and not vllm and not browser and not network
 # An activated environment elsewhere must not decide what runs here.
 unexport VIRTUAL_ENV
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+tests_of = $(if $(filter papercore,$1),shared/tests,packages/$1/tests)
 PYTEST = $(TEST_ENV) $(PY) -m pytest
 
 .PHONY: help
@@ -72,7 +73,8 @@ test-isolated: $(STAMP)  ## run each package's tests in an environment that hold
 	done
 
 test-%: $(STAMP)  ## all tests of one package (or of papercore), such as test-longheads
-	$(PYTEST) -n $(WORKERS) -m "not network" $(if $(filter papercore,$*),shared/tests,packages/$*/tests)
+	@[ -d "$(call tests_of,$*)" ] || { echo "there is no package $*; there are: papercore $(PACKAGES)" >&2; exit 2; }
+	$(PYTEST) -n $(WORKERS) -m "not network" $(call tests_of,$*)
 
 .PHONY: lint
 lint: $(STAMP)  ## check style and formatting
