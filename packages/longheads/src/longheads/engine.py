@@ -25,6 +25,9 @@ from papercore.errors import ModelError
 WORKSPACE_BYTES = 128 << 20
 """Memory for intermediate results of one layer; bounds the blocks."""
 
+SCORE_ELEMENTS = 1 << 19
+"""Chunk scores held at once, so that choosing needs the same memory for every length."""
+
 STATE_ATTRIBUTE = "longheads_state"
 """Where `enable` puts the `ModelState` on each attention module."""
 
@@ -54,7 +57,9 @@ def longheads_attention(
     _refuse_options(query, dropout, options)
     layer = state.layer(module)
     if layer.sliding_window != sliding_window:
-        raise ModelError(f"layer {module.layer_idx}: sliding window {sliding_window} was not expected")
+        raise ModelError(
+            f"layer {module.layer_idx}: sliding window {sliding_window} was not expected"
+        )
     if not layer.is_initialized:
         layer.lazy_initialization(key, value)
     call = _Call(state, layer, int(module.layer_idx), scaling or query.shape[-1] ** -0.5)
@@ -93,7 +98,11 @@ class _Call:
 
     def _prefill_groups(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         groups = [group for group in self.state.step.groups if group.count]
-        if len(groups) == 1 and groups[0].count == query.shape[2] and len(groups[0].rows) == len(query):
+        if (
+            len(groups) == 1
+            and groups[0].count == query.shape[2]
+            and len(groups[0].rows) == len(query)
+        ):
             return self._prefill(groups[0], query, key, value)
         out = torch.zeros_like(query)
         for group in groups:
@@ -253,7 +262,9 @@ class _Call:
         for row, position in active:
             if (position + 1) % self.chunk_len == 0:
                 chunk = position // self.chunk_len
-                self._represent_([row], chunk, tail[row : row + 1, :, chunk % TAIL_CHUNKS].unsqueeze(2))
+                self._represent_(
+                    [row], chunk, tail[row : row + 1, :, chunk % TAIL_CHUNKS].unsqueeze(2)
+                )
 
     def _represent_(self, rows: Sequence[int], first: int, query_RHCLD: Tensor) -> None:
         keys, values, reps = self.layer.keys, self.layer.values, self.layer.reps
@@ -293,7 +304,7 @@ class _Call:
     ) -> Tensor:
         num_rows, heads, tokens, _ = query_RHTD.shape
         num_chunks = int(position_RT.max()) // self.chunk_len
-        step = max(1, WORKSPACE_BYTES // (16 * num_rows * heads * num_chunks))
+        step = max(1, SCORE_ELEMENTS // (num_rows * heads * num_chunks))
         parts = []
         for low in range(0, tokens, step):
             positions = position_RT[:, low : low + step]
@@ -366,7 +377,9 @@ class _Call:
         return first_XK, last_XK, tuple(sorted(masked))
 
     def _sliding_slots(self, own: Tensor) -> int:
-        return min(sliding_slots(self.layer.sliding_window or 1, self.chunk_len), int(own.max()) + 1)
+        return min(
+            sliding_slots(self.layer.sliding_window or 1, self.chunk_len), int(own.max()) + 1
+        )
 
     def _page_index(self, rows: Sequence[int], chunk_RSTK: Tensor, heads: int) -> Tensor:
         """Flat pages for `heads` heads, from chunks chosen by fewer of them."""

@@ -1,0 +1,84 @@
+"""Memory of a prefill, counted in bytes of live tensors rather than measured in time or RSS."""
+
+import torch
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import longheads
+from longheads import LongHeadsConfig
+from longheads.cache import LongHeadsLayer
+from papercore.testing import assert_close, tiny_model
+
+
+class LivePeak(TorchDispatchMode):
+    """Follows every storage that an operation returns until it dies."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.peak = {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                self.live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self.live = {key: item for key, item in self.live.items() if not item[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self.live.values()))
+        return out
+
+
+def peak_beyond_cache(model, handle, length, block=1024):
+    cache = handle.make_cache(capacity_tok=length)
+    ids = torch.randint(3, 200, (1, length))
+    with LivePeak() as tracker:
+        for low in range(0, length, block):
+            model(ids[:, low : low + block], past_key_values=cache, logits_to_keep=1)
+    held = [(layer.keys, layer.values, layer.reps, layer.tail_queries) for layer in cache.layers]
+    return tracker.peak - sum(t.untyped_storage().nbytes() for layer in held for t in layer)
+
+
+@torch.no_grad()
+def test_memory_beyond_the_cache_hardly_grows_with_the_text():
+    model = tiny_model("llama-gqa")
+    with longheads.enable(model, LongHeadsConfig(chunk_len=32, window=256)) as handle:
+        short = peak_beyond_cache(model, handle, 8192)
+        long = peak_beyond_cache(model, handle, 16384)
+    assert short > 0
+    assert long <= 1.3 * short
+
+
+@torch.no_grad()
+def test_one_forward_pass_needs_no_square_of_the_text():
+    model = tiny_model("llama-gqa", num_hidden_layers=1)
+    with longheads.enable(model, LongHeadsConfig(chunk_len=32, window=256)) as handle:
+        short = peak_beyond_cache(model, handle, 8192, block=8192)
+        long = peak_beyond_cache(model, handle, 16384, block=16384)
+    assert long <= 2.1 * short
+
+
+@torch.no_grad()
+def test_pages_are_not_concatenated_per_token():
+    model = tiny_model("llama-gqa", num_hidden_layers=1)
+    with longheads.enable(model, LongHeadsConfig(chunk_len=8, window=64)):
+        cache = model(torch.randint(3, 200, (1, 1000))).past_key_values
+        layer, pages = cache.layers[0], set()
+        for _ in range(300):
+            model(torch.randint(3, 200, (1, 1)), past_key_values=cache)
+            pages.add(layer.keys.data_ptr())
+        assert len(pages) <= 4
+        assert layer.keys.shape[2] * 8 <= 1.3 * 1300 + 64
+
+
+def test_reserved_room_is_used_without_a_copy():
+    layer = LongHeadsLayer(8, capacity_tok=400)
+    states = torch.randn(1, 2, 10, 4)
+    layer.lazy_initialization(states, states)
+    layer.reserve_(1, 2, 2, 4, 10)
+    first = layer.keys.data_ptr()
+    layer.write_((0,), 0, states, states)
+    layer.reserve_(1, 2, 2, 4, 390)
+    assert layer.keys.data_ptr() == first
+    layer.reserve_(1, 2, 2, 4, 800)
+    assert_close(layer.keys.flatten(2, 3)[:, :, :10], states)
