@@ -52,7 +52,7 @@ reproduce: $(STAMP)  ## run the miniature of every paper here, SEEDS=0,1,2; repo
 	$(PY) -m papercore.reproduce --seeds $(SEEDS)
 
 reproduce-%: $(STAMP)  ## the same for one paper, such as reproduce-longheads
-	$(PY) -m papercore.reproduce --seeds $(SEEDS) --only $*
+	$(PY) -m papercore.reproduce --seeds $(SEEDS) --packages $*
 
 .PHONY: test
 test: $(STAMP)  ## run the fast tests

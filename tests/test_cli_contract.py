@@ -165,7 +165,9 @@ def test_an_unknown_key_in_a_file_is_refused_in_one_line(package, probe, tmp_pat
         assert_one_line_refusal(probe(verb.name, "@mine.toml", *placeholders(verb)), "nonesuch")
 
 
-@pytest.mark.parametrize("content", [None, "seed = = 1\n", "\udcff\n"])
+@pytest.mark.parametrize(
+    "content", [None, "seed = = 1\n", "\udcff\n"], ids=["absent", "not-toml", "not-text"]
+)
 def test_a_file_that_cannot_be_read_is_refused_in_one_line(package, probe, tmp_path, content):
     if content is not None:
         (tmp_path / "mine.toml").write_bytes(content.encode("utf-8", "surrogateescape"))
