@@ -1,6 +1,6 @@
 """Settings of the method and of the commands. No torch here.
 
-    config = LongHeadsConfig(chunk_len=256, window=2048)
+config = LongHeadsConfig(chunk_len=256, window=2048)
 """
 
 from pathlib import Path
@@ -39,9 +39,9 @@ class LongHeadsConfig(Config):
     """Always read chunk 0."""
     keep_last: bool = True
     """Always read the chunk before the own one."""
-    share_selection: Literal[
-        "per_head", "group_mean", "group_max", "layer_mean", "layer_max"
-    ] = "per_head"
+    share_selection: Literal["per_head", "group_mean", "group_max", "layer_mean", "layer_max"] = (
+        "per_head"
+    )
     """Who chooses. The paper's models have one KV head per query head; for grouped-query models
     `per_head` is the faithful rule, `group_mean` and `group_max` let a KV group choose together."""
     compat: Literal["fixed", "official"] = "fixed"
@@ -87,7 +87,7 @@ class LongHeadsConfig(Config):
         return window
 
 
-class _ModelConfig(RunConfig):
+class ModelRunConfig(RunConfig):
     """What every command that loads a model has."""
 
     model: str = "tiny:longheads"
@@ -95,8 +95,8 @@ class _ModelConfig(RunConfig):
     method: Method = "longheads"
     """How the model reads beyond its trained length."""
     longheads: LongHeadsConfig = LongHeadsConfig()
-    """Settings of the method (and of the baselines streaming and random, which share its chunks)."""
-    factor: float = Field(default=8.0, gt=1.0)
+    """Settings of the method, and of the baselines streaming and random, which share its chunks."""
+    factor: float = Field(default=8.0, gt=1.0, allow_inf_nan=False)
     """Stretch of the positions for pi, ntk and yarn."""
     quantization: Literal["4bit", "8bit"] | None = None
     """Load the weights with bitsandbytes."""
@@ -104,30 +104,37 @@ class _ModelConfig(RunConfig):
     """Tokens per forward pass while the prompt is read; bounds the memory of activations."""
 
 
-class GenerateConfig(_ModelConfig):
-    """`longheads generate`: read a long prompt, write an answer."""
+class PromptConfig(ModelRunConfig):
+    """A command that reads one text."""
 
     prompt: str | None = None
     """The prompt itself."""
     prompt_file: Path | None = None
-    """A text file with the prompt; the question is its end."""
-    max_new_tokens: int = Field(default=32, ge=1)
-    """Tokens to write at most."""
-    temperature: float = Field(default=0.0, ge=0.0)
-    """0 takes the best token each time."""
+    """A UTF-8 text file with the prompt; the question is its end. Line ends there are cut."""
 
     @model_validator(mode="after")
-    def _one_prompt(self) -> "GenerateConfig":
+    def _one_prompt(self) -> "PromptConfig":
         if self.prompt is not None and self.prompt_file is not None:
             raise ValueError("give --prompt or --prompt-file, not both")
         return self
 
 
-class PasskeyConfig(_ModelConfig):
+class GenerateConfig(PromptConfig):
+    """`longheads generate`: read a long prompt, write an answer."""
+
+    max_new_tokens: int = Field(default=32, ge=1)
+    """Tokens to write at most."""
+    temperature: float = Field(default=0.0, ge=0.0, allow_inf_nan=False)
+    """0 takes the best token each time."""
+    chat: bool = False
+    """Send the prompt as a user's message through the model's chat template."""
+
+
+class PasskeyConfig(ModelRunConfig):
     """`longheads passkey`: find a number in filler, at every length and depth."""
 
-    lengths: tuple[int, ...] = (4096, 8192, 16384)
-    """Prompt lengths in tokens. Source: paper figure 4 has 4k to 128k."""
+    lengths: tuple[int, ...] = Field(default=(4096, 8192, 16384), min_length=1)
+    """Prompt lengths in tokens. Source: passkey figure of the paper has 4k to 128k."""
     trials: int = Field(default=50, ge=1)
     """Prompts per length. Source: official passkey script."""
     task: Literal["passkey", "world"] = "passkey"
@@ -135,14 +142,18 @@ class PasskeyConfig(_ModelConfig):
     depth_bins: int = Field(default=10, ge=1)
     """Rows of the heat map."""
 
+    @model_validator(mode="after")
+    def _different_lengths(self) -> "PasskeyConfig":
+        if min(self.lengths) < 1:
+            raise ValueError(f"lengths: {min(self.lengths)} is not a number of tokens")
+        if len(set(self.lengths)) != len(self.lengths):
+            raise ValueError("lengths: the same length is there twice")
+        return self
 
-class TraceConfig(_ModelConfig):
+
+class TraceConfig(PromptConfig):
     """`longheads trace`: which head of which layer reads which chunk."""
 
-    prompt: str | None = None
-    """The prompt itself."""
-    prompt_file: Path | None = None
-    """A text file with the prompt."""
     needle: str | None = None
     """A text inside the prompt; the chunks that hold it are followed and recall is reported."""
     last_tok: int = Field(default=16, ge=1)

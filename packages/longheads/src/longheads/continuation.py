@@ -1,0 +1,201 @@
+"""Reading a long prompt piece by piece, and writing what follows.
+
+    written = continue_prompt(model, ids, handle=handle, settings=Settings(max_new_tokens=5))
+
+The prompt goes through `generate` of transformers with chunked prefill, so that activations need
+the memory of one piece, and logits are computed at the last place only. The cache has room for
+everything from the start.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.cache_utils import Cache
+from transformers.generation.streamers import BaseStreamer
+
+from longheads.plugin import Handle
+from papercore.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to read and write.
+
+    Attributes:
+        max_new_tokens: tokens to write at most.
+        prefill_tok: tokens per forward pass while the prompt is read.
+        temperature: 0 takes the most likely token.
+        eos_ids: tokens that end the text; none: exactly `max_new_tokens` are written.
+    """
+
+    max_new_tokens: int
+    prefill_tok: int = 4096
+    temperature: float = 0.0
+    eos_ids: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a model wrote, and how long that took.
+
+    Attributes:
+        token_ids: new tokens, the one that ended the text included.
+        finish_reason: `stop` if a token ended the text, else `length`.
+        prefill_s: seconds until the logits after the prompt were there.
+        decode_s: seconds from then on.
+    """
+
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["stop", "length"]
+    prefill_s: float
+    decode_s: float
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Speed of writing; None if only the token that the prefill gave was written."""
+        written = len(self.token_ids) - 1
+        return written / self.decode_s if written and self.decode_s > 0 else None
+
+
+def continue_prompt(
+    model: PreTrainedModel,
+    ids: Sequence[int],
+    *,
+    handle: Handle | None,
+    settings: Settings,
+    streamer: BaseStreamer | None = None,
+) -> Continuation:
+    """Reads a prompt and writes on.
+
+    Args:
+        model: a loaded model.
+        ids: tokens of the prompt.
+        handle: of LongHeads, if it is enabled on the model.
+        settings: how to read and write.
+        streamer: gets the new tokens as they come.
+
+    Raises:
+        ModelError: The logits are not finite, or a token id is outside of the vocabulary.
+    """
+    _check_ids(model, ids)
+    cache = new_cache(model, handle, capacity_tok=len(ids) + settings.max_new_tokens)
+    ids_1T = torch.tensor([list(ids)], device=model.device)
+    watch = _Watch()
+    started = time.perf_counter()
+    with _no_settings_of_its_own(model), torch.no_grad():
+        output_1T = model.generate(  # type: ignore[operator]
+            input_ids=ids_1T,
+            attention_mask=torch.ones_like(ids_1T),
+            past_key_values=cache,
+            generation_config=_generation_config(settings),
+            logits_processor=LogitsProcessorList([watch]),
+            streamer=streamer,
+        )
+    new = tuple(output_1T[0, len(ids) :].tolist())  # reading the tokens waits for the device
+    ended = time.perf_counter()
+    stopped = bool(new) and new[-1] in settings.eos_ids
+    return Continuation(
+        token_ids=new,
+        finish_reason="stop" if stopped else "length",
+        prefill_s=watch.first_s - started,
+        decode_s=ended - watch.first_s,
+    )
+
+
+def read(
+    model: PreTrainedModel, ids: Sequence[int], *, handle: Handle | None, prefill_tok: int
+) -> None:
+    """Reads a prompt and writes nothing; for recorders of what is read.
+
+    Raises:
+        ModelError: The logits are not finite, or a token id is outside of the vocabulary.
+    """
+    _check_ids(model, ids)
+    cache = new_cache(model, handle, capacity_tok=len(ids))
+    ids_1T = torch.tensor([list(ids)], device=model.device)
+    with torch.no_grad():
+        for start in range(0, len(ids), prefill_tok):
+            part_1T = ids_1T[:, start : start + prefill_tok]
+            out = model(input_ids=part_1T, past_key_values=cache, logits_to_keep=1)
+            _check_finite(out.logits)
+
+
+def new_cache(model: PreTrainedModel, handle: Handle | None, *, capacity_tok: int) -> Cache:
+    """An empty cache for a model, with room for so many tokens if LongHeads is enabled on it."""
+    if handle is None:
+        return DynamicCache(config=model.config)
+    return handle.make_cache(capacity_tok=capacity_tok)
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """All ids that end a text: chat models name several in their generation config."""
+    own = getattr(model.generation_config, "eos_token_id", None)
+    ids = own if isinstance(own, list) else [own]
+    return frozenset(id_ for id_ in [*ids, tokenizer.eos_token_id] if id_ is not None)
+
+
+class _Watch(LogitsProcessor):
+    """Notes when the first logits come, and stops at logits that are not finite."""
+
+    def __init__(self) -> None:
+        self.first_s = 0.0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        _check_finite(scores)  # asks the device for a number, so the time below is a true one
+        self.first_s = self.first_s or time.perf_counter()
+        return scores
+
+
+def _check_finite(logits: Tensor) -> None:
+    if not bool(logits.amax(-1).isfinite().all()):
+        raise ModelError(
+            "the model's logits are not finite (NaN or overflow): check the weights, or take "
+            "another --dtype"
+        )
+
+
+def _check_ids(model: PreTrainedModel, ids: Sequence[int]) -> None:
+    size = model.config.get_text_config(decoder=True).vocab_size
+    outside = [token for token in ids if not 0 <= token < size]
+    if outside:
+        raise ModelError(
+            f"token id {outside[0]} is outside of the model's vocabulary of {size}: model and "
+            "tokenizer do not belong together"
+        )
+
+
+def _generation_config(settings: Settings) -> GenerationConfig:
+    ends = sorted(settings.eos_ids)
+    sampling = {"temperature": settings.temperature, "top_k": 0} if settings.temperature else {}
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        max_new_tokens=settings.max_new_tokens,
+        do_sample=bool(settings.temperature),
+        eos_token_id=ends or None,
+        pad_token_id=ends[0] if ends else None,
+        prefill_chunk_size=settings.prefill_tok,
+        **sampling,
+    )
+
+
+@contextmanager
+def _no_settings_of_its_own(model: PreTrainedModel) -> Iterator[None]:
+    """Puts aside the checkpoint's generation defaults, which would fill what is not given here."""
+    own = model.generation_config
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        model.generation_config = own

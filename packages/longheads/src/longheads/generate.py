@@ -1,0 +1,148 @@
+"""`longheads generate`: read a long prompt, write what follows.
+
+Only the answer goes to stdout; what was read, how fast and through which window goes to stderr.
+"""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Sequence
+from typing import cast
+
+from jinja2 import TemplateError
+from transformers import TextStreamer
+
+from longheads.config import GenerateConfig
+from longheads.continuation import Continuation, Settings, continue_prompt, eos_ids
+from longheads.session import Session, check_folder, open_run, open_session, tell
+from longheads.texts import encode, read_prompt, warn_unknown
+from papercore.config import RunFlags
+from papercore.errors import DataError, ModelError
+from papercore.records import Record
+from papercore.report import conclude
+
+logger = logging.getLogger(__name__)
+
+RECORD_ID = "generate/0"
+
+
+def run(config: GenerateConfig, flags: RunFlags) -> int:
+    """Reads the prompt, prints the answer, and keeps a record of it if there is `--out`.
+
+    Raises:
+        DataError: There is no prompt, or its file cannot be read.
+        ModelError: The model cannot be loaded or used, or its logits are not finite.
+    """
+    text = read_prompt(config.prompt, config.prompt_file)
+    if flags.out is not None:
+        check_folder(flags.out, flags)
+    with open_session(config, flags) as session:
+        ids = _prompt_ids(session, text, chat=config.chat)
+        _warn_beyond(session, len(ids), config)
+        if flags.out is None:
+            _write(session, ids, config)
+            return 0
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        with open_run(flags.out, config, flags, "generate", data_hash=digest) as folder:
+            if RECORD_ID in folder.done:
+                tell(f"{flags.out} holds this answer already")
+            else:
+                folder.note(**session.facts)
+                with folder.timed("generate"):
+                    written = _write(session, ids, config)
+                folder.count(tokens=len(ids) + len(written.token_ids))
+                folder.append(_record(session, ids, written, digest, config))
+    conclude(flags.out)
+    tell(f"run folder: {flags.out}")
+    return 0
+
+
+class StdoutStreamer(TextStreamer):
+    """Writes new text to stdout as soon as its words are complete."""
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """Writes a piece of text; the line ends with the answer."""
+        sys.stdout.write(f"{text}\n" if stream_end else text)
+        sys.stdout.flush()
+
+
+def _write(session: Session, ids: Sequence[int], config: GenerateConfig) -> Continuation:
+    settings = Settings(
+        max_new_tokens=config.max_new_tokens,
+        prefill_tok=config.prefill_tok,
+        temperature=config.temperature,
+        eos_ids=eos_ids(session.model, session.tokenizer),
+    )
+    streamer = StdoutStreamer(session.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    written = continue_prompt(
+        session.model, ids, handle=session.handle, settings=settings, streamer=streamer
+    )
+    tell(_outcome(session, len(ids), written, config))
+    return written
+
+
+def _prompt_ids(session: Session, text: str, *, chat: bool) -> tuple[int, ...]:
+    tokenizer = session.tokenizer
+    if not chat:
+        ids = encode(tokenizer, text).ids
+        warn_unknown(tokenizer, ids)
+        return ids
+    if not getattr(tokenizer, "chat_template", None):
+        raise ModelError("the model has no chat template: leave out --chat, or take a chat model")
+    try:
+        encoded = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=True
+        )
+    except TemplateError as error:
+        raise ModelError(f"the model's chat template refuses the prompt: {error}") from error
+    return tuple(cast("dict[str, list[int]]", encoded)["input_ids"])
+
+
+def _warn_beyond(session: Session, num_tok: int, config: GenerateConfig) -> None:
+    """Full attention beyond the trained length is allowed, since that is the comparison."""
+    if num_tok + config.max_new_tokens > session.trained and config.method == "full":
+        logger.warning(
+            "%d tokens are more than the %d the model was trained at, and --method full does not "
+            "help it",
+            *(num_tok + config.max_new_tokens, session.trained),
+        )
+
+
+def _outcome(session: Session, num_tok: int, written: Continuation, config: GenerateConfig) -> str:
+    speed = written.tokens_per_s
+    shown = f" ({speed:.1f} tokens/s)" if speed else ""
+    window = f", window {session.window}" if session.window else ""
+    return (
+        f"read {num_tok} tokens in {written.prefill_s:.1f} s, wrote "
+        f"{len(written.token_ids)}{shown}; "
+        f"method {config.method}{window}, trained length {session.trained}"
+    )
+
+
+def _record(
+    session: Session,
+    ids: Sequence[int],
+    written: Continuation,
+    digest: str,
+    config: GenerateConfig,
+) -> Record:
+    tokens, speed = list(written.token_ids), written.tokens_per_s
+    text = session.tokenizer.decode(tokens, skip_special_tokens=True)
+    if not isinstance(text, str):
+        raise DataError("the tokenizer does not give back text")
+    return Record(
+        id=RECORD_ID,
+        data={
+            "method": config.method,
+            "prompt_sha256": digest,
+            "prompt_tok": len(ids),
+            "window_tok": session.window,
+            "trained_tok": session.trained,
+            "token_ids": [*tokens],
+            "text": text,
+            "finish_reason": written.finish_reason,
+            "prefill_s": round(written.prefill_s, 3),
+            "decode_s": round(written.decode_s, 3),
+            "tokens_per_s": None if speed is None else round(speed, 2),
+        },
+    )

@@ -1,0 +1,117 @@
+"""Texts as users give them, and where a piece of text lies among the tokens.
+
+text = read_prompt(config.prompt, config.prompt_file)
+encoded = encode(tokenizer, text)
+places = token_places(encoded, text.index("needle"), len("needle"))
+"""
+
+import codecs
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from papercore.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A text as tokens.
+
+    Attributes:
+        ids: token ids, special tokens of the tokenizer included.
+        spans: first and last character (exclusive) of each token; empty for special tokens.
+    """
+
+    ids: tuple[int, ...]
+    spans: tuple[tuple[int, int], ...]
+
+
+def read_prompt(prompt: str | None, path: Path | None) -> str:
+    """The prompt from the command line or from a file.
+
+    Raises:
+        DataError: There is none, it is empty, or the file is not text in UTF-8.
+    """
+    if path is not None:
+        text, where = _read_file(path), str(path)
+    elif prompt is not None:
+        text, where = prompt, "the prompt"
+    else:
+        raise DataError("there is no prompt: give --prompt TEXT or --prompt-file FILE")
+    if not text.strip():
+        raise DataError(f"{where} is empty: there is nothing to read")
+    return text
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", text: str) -> Encoded:
+    """Tokens of a text with their places in it; an end-of-sequence token at the end is left out.
+
+    Raises:
+        DataError: The text has no tokens.
+        ModelError: The tokenizer cannot tell where its tokens lie.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"the tokenizer {type(tokenizer).__name__} does not tell where its tokens lie: use the "
+            "fast one (tokenizer.json)"
+        )
+    # verbose=False: a text longer than the trained length is what this package is for.
+    answer = tokenizer(text, return_offsets_mapping=True, verbose=False)
+    ids = tuple(cast("list[int]", answer["input_ids"]))
+    spans = tuple((low, high) for low, high in cast("list[list[int]]", answer["offset_mapping"]))
+    if ids and ids[-1] == tokenizer.eos_token_id and spans[-1][0] == spans[-1][1]:
+        ids, spans = ids[:-1], spans[:-1]
+    if not ids:
+        raise DataError("the prompt has no tokens")
+    return Encoded(ids, spans)
+
+
+def warn_unknown(tokenizer: "PreTrainedTokenizerBase", ids: tuple[int, ...]) -> int:
+    """Says once how many tokens stand for text that the model has no word for; returns how many."""
+    count = 0 if tokenizer.unk_token_id is None else ids.count(tokenizer.unk_token_id)
+    if count:
+        logger.warning("%d of %d tokens are words that this model does not know", count, len(ids))
+    return count
+
+
+def token_places(encoded: Encoded, start: int, length: int) -> tuple[int, ...]:
+    """Places of the tokens that hold characters of a stretch of text."""
+    end = start + length
+    return tuple(
+        place
+        for place, (low, high) in enumerate(encoded.spans)
+        if low < end and high > start and low < high
+    )
+
+
+def occurrences(text: str, part: str) -> Iterator[int]:
+    """Where a part begins in a text, every time it occurs without overlapping itself."""
+    start = text.find(part)
+    while start >= 0:
+        yield start
+        start = text.find(part, start + len(part))
+
+
+def _read_file(path: Path) -> str:
+    try:
+        content = path.expanduser().read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a directory: give a text file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if b"\0" in content:
+        raise DataError(f"{path} is a binary file: give a text file in UTF-8")
+    try:
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from None
+    return text.rstrip("\r\n")
