@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from papercore.config import near_miss
 from papercore.errors import ConfigError, PaperError
@@ -158,15 +158,15 @@ def _names(text: str) -> list[str]:
 
 
 def _seeds(text: str) -> list[int]:
-    seeds = list(dict.fromkeys(int(name) for name in _names(text)))
-    if not seeds or min(seeds) < 0:
-        raise ValueError(text)
-    return seeds
+    seeds = list(dict.fromkeys(_names(text)))
+    if not seeds or not all(seed.isdecimal() for seed in seeds):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of seeds such as 0,1,2")
+    return [int(seed) for seed in seeds]
 
 
 def _count(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError(text)
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
     return int(text)
 
 
@@ -265,7 +265,7 @@ class _Display:
         self._live = Live(console=self._console, transient=True, refresh_per_second=4)
         self._shown = time.monotonic()
 
-    def __enter__(self) -> _Display:
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
         return self

@@ -143,6 +143,7 @@ class Run:
             raise DataError(f"record {record.id!r} was already written: skip the ids in run.done")
         self._records.append(record)
         self._done.add(record.id)
+        self._timing.tick()
 
     def records(self) -> list[Record]:
         """All records so far, read back from the file."""
@@ -154,6 +155,7 @@ class Run:
         if _metric_key(line) not in self._logged:
             self._metrics.append_line(line)
             self._logged.add(_metric_key(line))
+            self._timing.tick()
 
     def timed(self, name: str) -> AbstractContextManager[None]:
         """Add the wall and CPU seconds of a block to the phase `name`."""

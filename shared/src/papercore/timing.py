@@ -1,7 +1,7 @@
 """Time, memory and tokens of a run, added up over its resumes and kept apart from its results.
 
-The totals live in `timing.json`, which is rewritten as the run goes, so that a killed session loses
-little more than its last phase.
+The totals live in `timing.json`, which is rewritten every few seconds while the run makes progress,
+so that a killed session loses no more than those.
 """
 
 from __future__ import annotations
@@ -12,11 +12,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 from papercore.files import read_json, write_json
 
-__all__ = ["Timing", "timing_block"]
+__all__ = ["Timing", "peak_memory_gib", "timing_block"]
+
+Clock: TypeAlias = tuple[float, float]
+Phases: TypeAlias = dict[str, dict[str, float]]
+
+SAVE_INTERVAL_S = 2.0
+"""Seconds of progress that a killed session can lose from its timing."""
 
 
 class Timing:
@@ -30,39 +36,49 @@ class Timing:
         self._cpu_s = _number(before, "cpu_s")
         self._peak_gib = _number(before, "peak_memory_gib")
         self._sessions = int(_number(before, "sessions")) + 1
-        self._phases = cast("dict[str, dict[str, float]]", before.get("phases", {}))
+        self._phases: Phases = cast("Phases", before.get("phases", {}))
         self._counts: Counter[str] = Counter(cast("dict[str, int]", before.get("counts", {})))
         self._started = _now()
+        self._open: list[tuple[str, Clock]] = []
+        self.save()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the wall and CPU seconds of a block to a named phase."""
-        start = _now()
+        running = (name, _now())
+        self._open.append(running)
         try:
             yield
         finally:
-            end = _now()
-            spent = self._phases.setdefault(name, {"wall_s": 0.0, "cpu_s": 0.0})
-            spent["wall_s"] += end[0] - start[0]
-            spent["cpu_s"] += end[1] - start[1]
+            self._open.remove(running)
+            self._phases = _with_phase(self._phases, *running)
             self.save()
 
     def count(self, **amounts: int) -> None:
         """Add to named counts, such as `tokens`."""
         self._counts.update(amounts)
 
+    def tick(self) -> None:
+        """Write the totals so far, if that was not done lately."""
+        if time.perf_counter() - self._saved_at >= SAVE_INTERVAL_S:
+            self.save()
+
     def save(self) -> None:
-        """Write the totals so far."""
+        """Write the totals so far, unfinished phases included."""
         write_json(self._path, self._document())
+        self._saved_at = time.perf_counter()
 
     def _document(self) -> dict[str, object]:
         wall_s, cpu_s = _now()
+        phases = self._phases
+        for running in self._open:
+            phases = _with_phase(phases, *running)
         return {
             "wall_s": self._wall_s + wall_s - self._started[0],
             "cpu_s": self._cpu_s + cpu_s - self._started[1],
             "peak_memory_gib": max(self._peak_gib, peak_memory_gib()),
             "sessions": self._sessions,
-            "phases": self._phases,
+            "phases": phases,
             "counts": dict(self._counts),
         }
 
@@ -76,7 +92,7 @@ def timing_block(path: Path) -> dict[str, object]:
         key: round(_number(stored, key), 3) for key in ("wall_s", "cpu_s", "peak_memory_gib")
     }
     block["sessions"] = stored.get("sessions", 1)
-    phases = cast("dict[str, dict[str, float]]", stored.get("phases", {}))
+    phases = cast("Phases", stored.get("phases", {}))
     block["phases"] = {
         name: {key: round(seconds, 3) for key, seconds in spent.items()}
         for name, spent in phases.items()
@@ -99,7 +115,18 @@ def peak_memory_gib() -> float:
     return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
-def _now() -> tuple[float, float]:
+def _with_phase(phases: Phases, name: str, start: Clock) -> Phases:
+    """The phases with the time since `start` added to one of them."""
+    wall_s, cpu_s = _now()
+    spent = phases.get(name, {"wall_s": 0.0, "cpu_s": 0.0})
+    added = {
+        "wall_s": spent["wall_s"] + wall_s - start[0],
+        "cpu_s": spent["cpu_s"] + cpu_s - start[1],
+    }
+    return {**phases, name: added}
+
+
+def _now() -> Clock:
     return time.perf_counter(), time.process_time()
 
 

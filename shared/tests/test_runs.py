@@ -1,0 +1,279 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from papercore.claims import Bar, Claim, Estimate, judge
+from papercore.config import MiniConfig, RunFlags
+from papercore.errors import ConfigError, DataError
+from papercore.files import read_json
+from papercore.records import Record
+from papercore.runs import Run, is_run_folder, read_identity
+from papercore.stats import bootstrap_mean
+
+RESUME = RunFlags(resume=True)
+OVERWRITE = RunFlags(overwrite=True)
+
+KILLED_PROGRAM = Path(__file__).parent / "toys" / "appender.py"
+
+
+def start(out, flags=None, *, seed=0, version="1.0.0", verb="go"):
+    return Run.open(
+        out,
+        MiniConfig(seed=seed),
+        flags or RunFlags(),
+        package="toypaper",
+        version=version,
+        verb=verb,
+    )
+
+
+def summary_without_timing(folder):
+    document = read_json(folder / "summary.json")
+    del document["timing"]
+    return document
+
+
+def test_a_run_leaves_what_its_folder_promises(tmp_path):
+    out = tmp_path / "deep" / "run"
+    claim = Claim("c", "s", "t", None, "read", "effect", False, (Bar("x", ">=", 1),))
+    with start(out) as run:
+        run.append(Record(id="a", data={"x": 2}))
+        run.append(Record(id="b", status="error", error="no"))
+        run.append(Record(id="c", status="skipped"))
+        run.log(1, loss=0.5)
+        run.note(device="cpu", dtype="float32")
+        with run.timed("eval"):
+            run.count(tokens=10)
+        estimates = {"x": Estimate(2.0, 1.0, float("inf"), 1, "bootstrap")}
+        run.finish(estimates, [judge(claim, estimates)])
+    summary = read_json(out / "summary.json")
+    assert summary["metrics"]["x"] == {
+        "value": 2.0,
+        "lo": 1.0,
+        "hi": None,
+        "n": 1,
+        "method": "bootstrap",
+    }
+    assert summary["counts"] == {"ok": 1, "error": 1, "skipped": 1}
+    assert summary["timing"]["counts"] == {"tokens": 10}
+    assert set(summary["timing"]["phases"]) == {"eval"}
+    assert read_json(out / "claims.json")["claims"][0]["status"] == "held"
+    assert read_json(out / "env.json")["notes"] == {"device": "cpu", "dtype": "float32"}
+    assert read_identity(out).config == {"seed": 0, "quick": False, "ablate": False}
+    assert not [path for path in out.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_environment_variables_stay_out_of_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "very-secret-value")
+    with start(tmp_path / "run") as run:
+        run.finish({})
+    written = b"".join(p.read_bytes() for p in (tmp_path / "run").iterdir() if p.is_file())
+    assert b"very-secret-value" not in written
+
+
+def test_resume_skips_what_is_there(tmp_path):
+    with start(tmp_path / "run") as run:
+        run.append(Record(id="a"))
+        run.append(Record(id="b", status="error", error="no"))
+    with start(tmp_path / "run", RESUME) as run:
+        assert run.done == {"a", "b"}
+        run.append(Record(id="c"))
+        assert [record.id for record in run.records()] == ["a", "b", "c"]
+
+
+def test_resume_of_nothing_starts_a_run(tmp_path):
+    with start(tmp_path / "run", RESUME) as run:
+        assert run.done == frozenset()
+
+
+def test_an_id_is_written_once(tmp_path):
+    with start(tmp_path / "run") as run:
+        run.append(Record(id="a"))
+        with pytest.raises(DataError, match="'a' was already written"):
+            run.append(Record(id="a"))
+
+
+def test_steps_are_logged_once_over_resumes(tmp_path):
+    for flags in (RunFlags(), RESUME):
+        with start(tmp_path / "run", flags) as run:
+            for step in (1, 2):
+                run.log(step, loss=1.0)
+                run.log(step, accuracy=float("nan"))
+            run.log(3 if flags.resume else 2, loss=1.0)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 1, 2, 2, 3]
+
+
+def test_a_folder_with_a_run_needs_a_decision(tmp_path):
+    start(tmp_path / "run").close()
+    with pytest.raises(ConfigError, match="--resume goes on with it, --overwrite"):
+        start(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"version": "1.1.0"}, 'version: "1.0.0" -> "1.1.0"'),
+        ({"verb": "come"}, 'verb: "go" -> "come"'),
+    ],
+)
+def test_another_run_is_not_resumed(tmp_path, change, said):
+    start(tmp_path / "run").close()
+    with pytest.raises(ConfigError, match="holds another run") as info:
+        start(tmp_path / "run", RESUME, **change)
+    assert said in str(info.value)
+
+
+def test_other_data_is_another_run(tmp_path):
+    start(tmp_path / "run").close()
+    with pytest.raises(ConfigError, match='data_hash: null -> "d2"'):
+        Run.open(
+            tmp_path / "run",
+            MiniConfig(),
+            RESUME,
+            package="toypaper",
+            version="1.0.0",
+            verb="go",
+            data_hash="d2",
+        )
+
+
+def test_overwrite_starts_again_with_any_config(tmp_path):
+    with start(tmp_path / "run") as run:
+        run.append(Record(id="a"))
+        run.finish({})
+    (tmp_path / "run" / "figures").mkdir()
+    (tmp_path / "run" / "figures" / "f.png").write_bytes(b"x")
+    with start(tmp_path / "run", OVERWRITE, seed=5) as run:
+        assert run.done == frozenset()
+    assert not (tmp_path / "run" / "figures").exists()
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert read_identity(tmp_path / "run").seed == 5
+
+
+@pytest.mark.parametrize("flags", [RunFlags(), RESUME, OVERWRITE])
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path, flags):
+    (tmp_path / "thesis.txt").write_text("ten years of work")
+    (tmp_path / "config.json").write_text('{"mine": true}')
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        start(tmp_path, flags)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "thesis.txt"]
+
+
+def test_overwrite_does_not_follow_links(tmp_path):
+    treasure = tmp_path / "treasure"
+    treasure.mkdir()
+    (treasure / "gold").write_text("x")
+    start(tmp_path / "run").close()
+    (tmp_path / "run" / "link").symlink_to(treasure)
+    start(tmp_path / "run", OVERWRITE).close()
+    assert (treasure / "gold").exists()
+    assert not (tmp_path / "run" / "link").exists()
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="is a file"):
+        start(tmp_path / "file")
+
+
+@pytest.mark.parametrize("flags", [RESUME, OVERWRITE])
+def test_two_writers_do_not_meet(tmp_path, flags):
+    with start(tmp_path / "run") as run:
+        run.append(Record(id="a"))
+        with pytest.raises(ConfigError, match="another process"):
+            start(tmp_path / "run", flags)
+        assert [record.id for record in run.records()] == ["a"]
+    with start(tmp_path / "run", RESUME) as run:
+        assert run.done == {"a"}
+
+
+def test_an_error_lets_the_lock_go(tmp_path):
+    with pytest.raises(ZeroDivisionError), start(tmp_path / "run"):
+        raise ZeroDivisionError
+    start(tmp_path / "run", RESUME).close()
+
+
+def test_timing_adds_up_over_resumes(tmp_path):
+    for flags in (RunFlags(), RESUME, RESUME):
+        with start(tmp_path / "run", flags) as run:
+            with run.timed("sleep"):
+                time.sleep(0.02)
+            run.count(tokens=5)
+            run.finish({})
+    timing = read_json(tmp_path / "run" / "summary.json")["timing"]
+    assert timing["sessions"] == 3
+    assert timing["counts"] == {"tokens": 15}
+    assert 0.06 <= timing["phases"]["sleep"]["wall_s"] <= timing["wall_s"]
+
+
+def test_resuming_elsewhere_leaves_a_trace(tmp_path, monkeypatch):
+    start(tmp_path / "run").close()
+    monkeypatch.setattr("papercore.env.versions", lambda: {"torch": "9.9"})
+    start(tmp_path / "run", RESUME).close()
+    changes = read_json(tmp_path / "run" / "env.json")["resumed"]
+    assert any("versions.torch: " in change and '"9.9"' in change for change in changes[0])
+
+
+def test_a_run_folder_is_known_by_its_config(tmp_path):
+    assert not is_run_folder(tmp_path)
+    start(tmp_path / "run").close()
+    assert is_run_folder(tmp_path / "run")
+    with pytest.raises(DataError, match="is not a run folder"):
+        read_identity(tmp_path)
+
+
+def append_all(out, *flags, wait=True):
+    process = subprocess.Popen([sys.executable, str(KILLED_PROGRAM), str(out), *flags])
+    if wait:
+        assert process.wait(timeout=120) == 0
+    return process
+
+
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    append_all(whole)
+    rng = random.Random(0)
+    sizes = [0]
+    records = killed / "records.jsonl"
+    while len(sizes) <= 8:
+        process = append_all(killed, "--resume", wait=False)
+        # Wait for some progress, then a random moment more: kills land in all parts of a write.
+        goal = sizes[-1] + rng.randrange(0, 2000)
+        deadline = time.monotonic() + 60
+        while (records.stat().st_size if records.exists() else 0) <= goal:
+            assert process.poll() is None, "ended before it could be killed: append more"
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(rng.random() * 0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        sizes.append(records.stat().st_size)
+    torn = records.read_bytes()
+    os.truncate(records, torn.rfind(b"\n") - 3)
+    append_all(killed, "--resume")
+    assert records.read_bytes() == (whole / "records.jsonl").read_bytes()
+    assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert summary_without_timing(killed) == summary_without_timing(whole)
+    assert read_json(killed / "summary.json")["timing"]["sessions"] == 9
+
+
+def test_the_killed_program_computes_something(tmp_path):
+    append_all(tmp_path / "run")
+    with start(tmp_path / "other") as run:
+        assert run.done == frozenset()
+    metric = summary_without_timing(tmp_path / "run")["metrics"]["score"]
+    values = [r["data"]["score"] for r in map(json.loads, open_lines(tmp_path / "run"))]
+    assert metric["value"] == bootstrap_mean(values).value
+
+
+def open_lines(folder):
+    return (folder / "records.jsonl").read_text().splitlines()

@@ -1,0 +1,42 @@
+"""What the toy verbs do."""
+
+import os
+import signal
+
+from papercore.errors import GenerationError
+
+
+def go(config, flags):
+    print(config.model_dump_json())
+    print(flags.model_dump_json())
+    return 0
+
+
+def needs_part(config, flags):
+    import part_that_nobody_has  # noqa: F401
+
+
+def needs_own(config, flags):
+    import toypaper.forgotten  # noqa: F401
+
+
+def fails(config, flags):
+    raise RuntimeError("two\nlines")
+
+
+def fails_kindly(config, flags):
+    raise GenerationError("the backend went away: start it again")
+
+
+def interrupted(config, flags):
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def talks(config, flags):
+    for _ in range(100_000):
+        print("a line that nobody reads")
+    return 0
+
+
+def estimate(config):
+    return {"memory": f"{config.window.size} MiB"}

@@ -1,0 +1,1 @@
+toypaper mini --seed 0
