@@ -114,7 +114,7 @@ def _locate(ref: ModelRef) -> str:
 def _tiny_directory(package: str) -> Path:
     """Where the cache holds the miniature of a package, of seed 0."""
     script = package.replace("_", "-")
-    if importlib.util.find_spec(package) is None:
+    if not _installed(package):
         raise ModelError(f"tiny:{package}: no package {script} is installed")
     try:
         spec: TinySpec = importlib.import_module(f"{package}.mini").tiny_spec(seed=0)
@@ -133,7 +133,7 @@ def _read_config(place: str) -> PreTrainedConfig:
 
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(place, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except _read_errors() as error:
         raise _unreadable("the config", place, error) from error
     return config
 
@@ -147,8 +147,8 @@ def _with_overrides(config: PreTrainedConfig, changes: Mapping[str, object]) -> 
         raise ModelError(f"{type(config).__name__} has no setting {unknown[0]!r} to change")
     try:
         changed = type(config).from_dict(merge(before, changes))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"config_overrides {dict(changes)}: {_first_line(error)}") from error
+    except _read_errors() as error:
+        raise ModelError(f"config_overrides {dict(changes)}: {_one_line(error)}") from error
     changed.name_or_path = config.name_or_path
     return changed
 
@@ -160,7 +160,7 @@ def _read_tokenizer(place: str) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             place, trust_remote_code=False, padding_side="left"
         )
-    except (OSError, ValueError, KeyError) as error:
+    except _read_errors() as error:
         raise _unreadable("the tokenizer", place, error) from error
     return tokenizer
 
@@ -207,7 +207,7 @@ def _read_weights(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except _read_errors() as error:
         raise _unreadable("the weights", place, error) from error
     model, report = cast("tuple[PreTrainedModel, Mapping[str, set[str]]]", loaded)
     missing = sorted(report["missing_keys"])
@@ -222,7 +222,7 @@ def _quantization_config(quantization: str | None, dtype: torch.dtype) -> object
         return None
     if quantization not in ("4bit", "8bit"):
         raise ModelError(f"unknown quantization {quantization!r}: use 4bit or 8bit")
-    if importlib.util.find_spec("bitsandbytes") is None:
+    if not _installed("bitsandbytes"):
         raise ModelError(f"{quantization} weights need bitsandbytes: pip install bitsandbytes")
     from transformers import BitsAndBytesConfig
 
@@ -234,7 +234,7 @@ def _quantization_config(quantization: str | None, dtype: torch.dtype) -> object
 
 
 def _with_adapter(model: PreTrainedModel, adapter: str, *, merge: bool) -> PreTrainedModel:
-    if importlib.util.find_spec("peft") is None:
+    if not _installed("peft"):
         raise ModelError(f"the adapter {adapter} needs peft: pip install peft")
     directory = Path(adapter).expanduser()
     if not directory.is_dir():
@@ -249,15 +249,28 @@ def _with_adapter(model: PreTrainedModel, adapter: str, *, merge: bool) -> PreTr
 
     try:
         adapted = PeftModel.from_pretrained(model, adapter)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except _read_errors() as error:
         raise _unreadable("the adapter", adapter, error) from error
     # A PeftModel is no PreTrainedModel, but passes on all that one has.
     return cast("PreTrainedModel", adapted.merge_and_unload() if merge else adapted)
 
 
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def _read_errors() -> tuple[type[Exception], ...]:
+    """What transformers raises over files and settings that it cannot take."""
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    plain = (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError)
+    return (*plain, SafetensorError, StrictDataclassError)
+
+
 def _unreadable(what: str, place: str, error: Exception) -> ModelError:
     """One line for the many ways in which transformers fails to read something."""
-    reason = _first_line(error)
+    reason = _one_line(error)
     if Path(place).is_dir():
         return ModelError(f"{what} of {place} cannot be read: {reason}")
     if "gated" in str(error).lower() or "401" in str(error):
@@ -270,6 +283,6 @@ def _unreadable(what: str, place: str, error: Exception) -> ModelError:
     )
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200].rstrip(".:")
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."

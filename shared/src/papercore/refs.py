@@ -72,10 +72,10 @@ def parse_ref(ref: str) -> ModelRef:
 
 def id_or_directory(name: str) -> str:
     """The name, if it is a directory here or written like a hub id."""
+    if not name.strip():
+        raise ModelError(f"the model reference is empty: use {_FORMS}")
     if Path(name).expanduser().is_dir():
         return name
     if _HUB_ID.fullmatch(name) and not name.startswith(("./", "../")) and name.strip("."):
         return name
-    if not name.strip():
-        raise ModelError(f"the model reference is empty: use {_FORMS}")
     raise ModelError(f"there is no directory {name!r}, and no hub id is written so: use {_FORMS}")

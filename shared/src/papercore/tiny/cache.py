@@ -23,6 +23,7 @@ import filelock
 import torch
 import transformers
 from pydantic import BaseModel
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import (
     disable_progress_bar,
@@ -109,7 +110,7 @@ def find_model(spec: TinySpec) -> Built | None:
         return None
     try:
         return _read(spec, spec.directory)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         logger.warning(
             "the cached model %s cannot be read (%s): it is ignored", spec.directory, error
         )
@@ -167,9 +168,9 @@ def _load(folder: Path) -> Built:
 def _no_progress_bars() -> Iterator[None]:
     """A bar for a file of a few hundred kilobytes would only be noise."""
     shown = is_progress_bar_enabled()
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if shown:
-            enable_progress_bar()
+            enable_progress_bar()  # type: ignore[no-untyped-call]
