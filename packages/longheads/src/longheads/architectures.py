@@ -1,8 +1,8 @@
 """Which models LongHeads is proved on, and a reason for every other (spec 7).
 
-A model type is in `PROVED` only if the tests compare it numerically with its own eager attention and
-with the slow reference. To add one: add a tiny model to `papercore.testing`, its name to the
-parametrised tests, see them pass, then add its type here.
+A model type is in `PROVED` only if the tests compare it numerically with its own eager attention
+and with the slow reference. To add one: add a tiny model to `papercore.testing`, its name to
+`longheads.testing`, add its type here, and see all tests pass.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from longheads.cache import sliding_windows
+from longheads.state import layer_index
 from papercore.errors import ModelError
 
 PROVED = ("llama", "mistral", "qwen3")
@@ -57,15 +58,17 @@ def find_parts(model: PreTrainedModel) -> Parts:
             "needs exactly one for the whole model"
         )
     decoder = owners[0]
+    rotary = decoder.rotary_emb
+    assert isinstance(rotary, nn.Module)
     attentions = [
         module
         for module in decoder.modules()
         if hasattr(module, "layer_idx") and hasattr(module, "q_proj")
     ]
-    attentions.sort(key=lambda module: int(module.layer_idx))
-    if [int(module.layer_idx) for module in attentions] != list(range(config.num_hidden_layers)):
+    attentions.sort(key=layer_index)
+    if [layer_index(module) for module in attentions] != list(range(config.num_hidden_layers)):
         raise ModelError(f"{type(model).__name__}: cannot find one attention module per layer")
-    return Parts(decoder, decoder.rotary_emb, tuple(attentions), config)
+    return Parts(decoder, rotary, tuple(attentions), config)
 
 
 def trained_length(config: PreTrainedConfig) -> int:
@@ -81,13 +84,13 @@ def all_sliding(config: PreTrainedConfig) -> bool:
 def _check_type(config: PreTrainedConfig, text: PreTrainedConfig) -> None:
     kind = text.model_type
     if getattr(config, "is_encoder_decoder", False):
-        raise ModelError(f"model type {kind!r} is an encoder-decoder; LongHeads reads decoders only")
+        raise ModelError(
+            f"model type {kind!r} is an encoder-decoder; LongHeads reads decoders only"
+        )
     if kind in PROVED:
         return
     reason = _REASONS.get(kind, "nobody has proved numerically that it is right there")
-    raise ModelError(
-        f"model type {kind!r} is refused: {reason} (proved: {', '.join(PROVED)})"
-    )
+    raise ModelError(f"model type {kind!r} is refused: {reason} (proved: {', '.join(PROVED)})")
 
 
 def _check_rope(config: PreTrainedConfig) -> None:

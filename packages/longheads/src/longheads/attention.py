@@ -1,8 +1,8 @@
 """Attention over chosen chunks, without gathering keys per query (spec 2.10).
 
-Keys lie in pages of one chunk each, rotated by their offset inside the chunk. A query that reads the
-page in slot i is rotated by (K-1-i) chunk lengths first; the product is then the attention score at
-the remapped positions. Keys are never rotated again.
+Keys lie in pages of one chunk each, rotated by their offset inside the chunk. A query that reads
+the page in slot i is rotated by (K-1-i) chunk lengths first; the product is then the attention
+score at the remapped positions. Keys are never rotated again.
 
 Axes: B batch, H query heads, T query tokens, K slots, P pages, L tokens of a page, D head width,
 N = pairs (query, slot), M tiles, R rows of a tile.
@@ -16,7 +16,7 @@ from torch import Tensor
 from longheads.rotary import Rotation
 
 TILE_ELEMENTS = 1 << 18
-"""Scores computed at once: 1 MiB in float32, so that softmax runs inside the cache of a CPU core."""
+"""Scores computed at once: 1 MiB in float32, so that softmax stays in the cache of a CPU core."""
 
 _LOWEST = -1e30
 
@@ -58,10 +58,9 @@ def attend_chunk_major(
     num_slots = plan.pages.shape[-1]
     out_ND = query_XTD.new_zeros(heads * tokens * num_slots, width, dtype=torch.float32)
     lse_N = torch.full_like(out_ND[:, 0], _LOWEST)
-    open_slots = [slot for slot in range(num_slots) if slot not in plan.masked]
-    for slots, hidden in ((open_slots, False), (list(plan.masked), True)):
-        if slots:
-            _attend_slots_(out_ND, lse_N, query_XTD, pages, plan, rotation, scale, slots, hidden)
+    work = _Work(query_XTD, pages, plan, rotation, scale, out_ND, lse_N)
+    work.fill_([slot for slot in range(num_slots) if slot not in plan.masked], hidden=False)
+    work.fill_(list(plan.masked), hidden=True)
     weight = lse_N.view(heads * tokens, 1, num_slots).softmax(dim=-1)
     out = torch.bmm(weight, out_ND.view(heads * tokens, num_slots, width))
     return out.view(heads, tokens, width).to(query_XTD.dtype)
@@ -101,43 +100,45 @@ def attend_gathered(
     return torch.matmul(weights, values_BSKLD.flatten(2, 3))
 
 
-def _attend_slots_(
-    out_ND: Tensor,
-    lse_N: Tensor,
-    query_XTD: Tensor,
-    pages: Pages,
-    plan: Plan,
-    rotation: Rotation,
-    scale: float,
-    slots: list[int],
-    hidden: bool,
-) -> None:
-    """Fills `out_ND` and `lse_N` for the given slots."""
-    num_slots = plan.pages.shape[-1]
-    pair_N, page_N = _pairs(plan.pages, slots)
-    if not pair_N.numel():
-        return
-    length = pages.keys.shape[1]
-    rows_MR, page_M = _tiles(page_N)
-    query_flat = query_XTD.reshape(-1, query_XTD.shape[-1])
-    step = max(1, TILE_ELEMENTS // (rows_MR.shape[1] * length))
-    tokens = query_XTD.shape[1]
-    for start in range(0, rows_MR.shape[0], step):
-        pair_MR = pair_N[rows_MR[start : start + step]]
-        page = page_M[start : start + step]
-        slot_MR, source_MR = pair_MR % num_slots, pair_MR // num_slots
-        query = rotation.rotate(query_flat[source_MR], slot_MR - num_slots)
-        seen = _seen(plan, source_MR % tokens, slot_MR, length) if hidden else None
-        out, lse = _tile_attention(query, pages.keys[page], pages.values[page], scale, seen)
-        flat = pair_MR.flatten()
-        out_ND[flat] = out.flatten(0, 1)
-        lse_N[flat] = lse.flatten()
+@dataclass(frozen=True)
+class _Work:
+    """Queries, what they read, and where the answers of all pairs go."""
+
+    query_XTD: Tensor
+    pages: Pages
+    plan: Plan
+    rotation: Rotation
+    scale: float
+    out_ND: Tensor
+    lse_N: Tensor
+
+    def fill_(self, slots: list[int], *, hidden: bool) -> None:
+        """Answers the pairs of some slots; `hidden` tells that keys are hidden there."""
+        pair_N, page_N = _pairs(self.plan.pages, slots)
+        if not pair_N.numel():
+            return
+        tokens, num_slots = self.plan.pages.shape[1:]
+        length = self.pages.keys.shape[1]
+        rows_MR, page_M = _tiles(page_N)
+        queries = self.query_XTD.reshape(-1, self.query_XTD.shape[-1])
+        step = max(1, TILE_ELEMENTS // (rows_MR.shape[1] * length))
+        for start in range(0, rows_MR.shape[0], step):
+            pair_MR = pair_N[rows_MR[start : start + step]]
+            page = page_M[start : start + step]
+            slot_MR, source_MR = pair_MR % num_slots, pair_MR // num_slots
+            query = self.rotation.rotate(queries[source_MR], slot_MR - num_slots)
+            seen = _seen(self.plan, source_MR % tokens, slot_MR, length) if hidden else None
+            key, value = self.pages.keys[page], self.pages.values[page]
+            out, lse = _tile_attention(query, key, value, self.scale, seen)
+            flat = pair_MR.flatten()
+            self.out_ND[flat] = out.flatten(0, 1)
+            self.lse_N[flat] = lse.flatten()
 
 
 def _pairs(page_XTK: Tensor, slots: list[int]) -> tuple[Tensor, Tensor]:
     """Pairs (query, slot) that read a page, sorted by page."""
     num_slots = page_XTK.shape[-1]
-    index = torch.as_tensor(slots, device=page_XTK.device)
+    index = torch.as_tensor(slots, dtype=torch.long, device=page_XTK.device)
     page = page_XTK[..., index].reshape(-1)
     count = page_XTK.shape[0] * page_XTK.shape[1]
     query = torch.arange(count, device=page_XTK.device).unsqueeze(-1)
@@ -151,7 +152,7 @@ def _pairs(page_XTK: Tensor, slots: list[int]) -> tuple[Tensor, Tensor]:
 
 def _tiles(page_N: Tensor) -> tuple[Tensor, Tensor]:
     """Cuts the sorted pairs into tiles of one page each; short tiles repeat their last pair."""
-    page, count = page_N.unique_consecutive(return_counts=True)
+    page, count = torch.unique_consecutive(page_N, return_counts=True)
     rows = _tile_rows(page_N.numel() / page.numel())
     end = count.cumsum(0)
     tiles = (count + rows - 1) // rows

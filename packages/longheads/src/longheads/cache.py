@@ -26,7 +26,7 @@ TAIL_CHUNKS = 2
 """Chunks whose queries are kept; cropping can go back that far."""
 
 
-class LongHeadsLayer(CacheLayerMixin):
+class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # transformers types it half
     """Cache of one layer. It belongs to LongHeads: plain attention must not read it.
 
     Args:
@@ -47,7 +47,7 @@ class LongHeadsLayer(CacheLayerMixin):
         sliding_window: int | None = None,
         capacity_tok: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.chunk_len = chunk_len
         self.chunk_rep: ChunkRep = chunk_rep
         self.sliding_window = sliding_window
@@ -135,15 +135,21 @@ class LongHeadsLayer(CacheLayerMixin):
         for name in ("keys", "values", "reps", "tail_queries"):
             tensor = getattr(self, name)
             if tensor is not None:
-                setattr(self, name, tensor.index_select(0, torch.as_tensor(rows, device=tensor.device)))
+                setattr(
+                    self, name, tensor.index_select(0, torch.as_tensor(rows, device=tensor.device))
+                )
 
     def offload(self) -> None:
         """Refuses: moving a whole layer per step is the wrong grain for chunk pages."""
-        raise ModelError("LongHeads caches cannot use transformers' offloading: set offloading=False")
+        raise ModelError(
+            "LongHeads caches cannot use transformers' offloading: set offloading=False"
+        )
 
     def prefetch(self) -> None:
         """See `offload`."""
-        raise ModelError("LongHeads caches cannot use transformers' offloading: set offloading=False")
+        raise ModelError(
+            "LongHeads caches cannot use transformers' offloading: set offloading=False"
+        )
 
     # what the attention function calls
 
@@ -297,11 +303,17 @@ def make_layers(
     ]
 
 
+def own_layers(cache: Cache) -> list[LongHeadsLayer] | None:
+    """The layers of a LongHeads cache; None if it is another kind of cache, or empty."""
+    layers = [layer for layer in cache.layers if isinstance(layer, LongHeadsLayer)]
+    return layers if layers and len(layers) == len(cache.layers) else None
+
+
 def make_cache(
     model_config: PreTrainedConfig, config: LongHeadsConfig, *, capacity_tok: int = 0
 ) -> Cache:
     """An empty cache, to be passed as `past_key_values`; see `make_layers`."""
-    return Cache(layers=make_layers(model_config, config, capacity_tok=capacity_tok))
+    return Cache(layers=list(make_layers(model_config, config, capacity_tok=capacity_tok)))
 
 
 def sliding_windows(text_config: PreTrainedConfig) -> list[int | None]:

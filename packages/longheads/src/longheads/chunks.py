@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 ChunkRep = Literal["attention", "mean", "minmax", "last", "random"]
-"""`attention` is the method; the others are ablations. `random` takes the key at one drawn offset."""
+"""`attention` is the method, the others ablations; `random` takes the key at one drawn offset."""
 
 
 def represent(

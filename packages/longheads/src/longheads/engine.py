@@ -19,7 +19,7 @@ from longheads.attention import Plan, attend_chunk_major, attend_gathered
 from longheads.cache import TAIL_CHUNKS, LongHeadsLayer
 from longheads.chunks import represent, score_features
 from longheads.config import IMPLEMENTATION
-from longheads.state import Group, ModelState
+from longheads.state import Group, ModelState, layer_index
 from papercore.errors import ModelError
 
 WORKSPACE_BYTES = 128 << 20
@@ -58,11 +58,11 @@ def longheads_attention(
     layer = state.layer(module)
     if layer.sliding_window != sliding_window:
         raise ModelError(
-            f"layer {module.layer_idx}: sliding window {sliding_window} was not expected"
+            f"layer {layer_index(module)}: sliding window {sliding_window} was not expected"
         )
     if not layer.is_initialized:
         layer.lazy_initialization(key, value)
-    call = _Call(state, layer, int(module.layer_idx), scaling or query.shape[-1] ** -0.5)
+    call = _Call(state, layer, layer_index(module), scaling or query.shape[-1] ** -0.5)
     out = call.run(query, key, value)
     return out.transpose(1, 2).contiguous(), None
 
@@ -217,7 +217,7 @@ class _Call:
         outside = [i for i, place in enumerate(places) if place >= self.state.window]
         if not inside or not outside or self.layer.is_sliding:
             return self._choose(rows, position_A.unsqueeze(1), query, decode=True).squeeze(2)
-        parts = {}
+        parts: dict[int, Tensor] = {}
         for part in (inside, outside):
             some = [rows[i] for i in part]
             chunks = self._choose(some, position_A[part].unsqueeze(1), query[part], decode=True)
@@ -249,7 +249,7 @@ class _Call:
         if count <= 0:
             return
         whole = query[:, :, skipped : skipped + count * self.chunk_len]
-        chunked = whole.unflatten(2, (count, self.chunk_len))
+        chunked = whole.reshape(*whole.shape[:2], count, self.chunk_len, -1)
         work = chunked.shape[0] * chunked.shape[1] * self.chunk_len * max(self.chunk_len, 64)
         step = max(1, WORKSPACE_BYTES // 64 // work)
         for low in range(0, count, step):

@@ -3,15 +3,16 @@
     with longheads.enable(model, LongHeadsConfig(window=2048)):
         model.generate(...)
 
-or `handle = enable(model)` ... `handle.disable()`. Nothing is patched: an attention function and a mask
-function stand in transformers' registries, one hook restarts the rotary positions in every chunk, and
-hooks on the decoder open and close each forward pass. `disable` takes all of it away again.
+or `handle = enable(model)` ... `handle.disable()`. Nothing is patched: an attention function and a
+mask function stand in transformers' registries, one hook restarts the rotary positions in every
+chunk, and hooks on the decoder open and close each forward pass. `disable` takes all of it away.
 """
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +21,17 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.cache_utils import Cache, DynamicCache
 
 from longheads.architectures import Parts, all_sliding, find_parts, trained_length
-from longheads.cache import LongHeadsLayer, make_cache, make_layers, sliding_windows
+from longheads.cache import (
+    LongHeadsLayer,
+    make_cache,
+    make_layers,
+    own_layers,
+    sliding_windows,
+)
 from longheads.config import IMPLEMENTATION, LongHeadsConfig
 from longheads.engine import STATE_ATTRIBUTE, longheads_attention, sliding_slots
 from longheads.selection import Rules
-from longheads.state import ModelState, Step, plan_groups
+from longheads.state import Group, ModelState, Step, plan_groups
 from papercore.errors import ConfigError, ModelError
 
 logger = logging.getLogger(__name__)
@@ -58,7 +65,7 @@ class Handle:
             delattr(attention, STATE_ATTRIBUTE)
         self.model.set_attn_implementation(self._previous)
 
-    def __enter__(self) -> "Handle":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -207,10 +214,9 @@ def _opening_hook(
             raise ModelError("LongHeads is for inference: call model.eval() first")
         call = signature.bind_partial(*args, **kwargs).arguments
         extra = call.pop("kwargs", {})
-        visible = _wants_cache(call, model)
         cache = _adopt(call.get("past_key_values"), state, model)
-        state.begin(_open_step(call, cache, state.config, visible=visible))
-        if visible:
+        state.begin(_open_step(call, cache, state.config))
+        if _wants_cache(call, model):
             call["past_key_values"] = cache
         return (), {**call, **extra}
 
@@ -225,7 +231,7 @@ def _closing_hook(state: ModelState) -> Callable[..., None]:
         if step is None:
             return
         if output is None:
-            for layer in step.cache.layers:
+            for layer in step.layers:
                 layer.broken = True
 
     return hook
@@ -244,8 +250,9 @@ def _adopt(cache: object, state: ModelState, model: PreTrainedModel) -> Cache:
         return make_cache(model.config, state.config)
     if not isinstance(cache, Cache):
         raise ModelError(f"a cache of type {type(cache).__name__} is not supported by LongHeads")
-    if cache.layers and all(isinstance(layer, LongHeadsLayer) for layer in cache.layers):
-        _check_own(cache, state)
+    layers = own_layers(cache)
+    if layers is not None:
+        _check_own(layers, state)
         return cache
     if not isinstance(cache, DynamicCache) or cache.offloading:
         raise ModelError(
@@ -257,13 +264,13 @@ def _adopt(cache: object, state: ModelState, model: PreTrainedModel) -> Cache:
             "this cache was filled by another attention implementation, its keys have other "
             "positions: start with a new cache"
         )
-    cache.layers = make_layers(model.config, state.config)  # type: ignore[assignment]
+    cache.layers = list(make_layers(model.config, state.config))
     cache.layer_class_to_replicate = None
     return cache
 
 
-def _check_own(cache: Cache, state: ModelState) -> None:
-    for layer in cache.layers:
+def _check_own(layers: Sequence[LongHeadsLayer], state: ModelState) -> None:
+    for layer in layers:
         if (layer.chunk_len, layer.chunk_rep) != (state.config.chunk_len, state.config.chunk_rep):
             raise ModelError(
                 f"the cache was made with chunk_len={layer.chunk_len}, chunk_rep={layer.chunk_rep} "
@@ -274,14 +281,14 @@ def _check_own(cache: Cache, state: ModelState) -> None:
             raise ModelError("a forward pass failed half-way with this cache: start with a new one")
 
 
-def _open_step(
-    call: dict[str, object], cache: Cache, config: LongHeadsConfig, *, visible: bool
-) -> Step:
+def _open_step(call: dict[str, object], cache: Cache, config: LongHeadsConfig) -> Step:
     embeds, ids = call.get("inputs_embeds"), call.get("input_ids")
     source = ids if ids is not None else embeds
     assert isinstance(source, Tensor), "the model checks its own inputs"
     batch, columns = source.shape[:2]
-    layer = cache.layers[0]
+    layers = own_layers(cache)
+    assert layers, "adopted just now"
+    layer = layers[0]
     lengths = list(layer.lengths) or [0] * batch
     valid_BT = _valid(call.get("attention_mask"), batch, columns, layer.seen_columns, lengths)
     groups = plan_groups(valid_BT, lengths, columns)
@@ -292,19 +299,19 @@ def _open_step(
         offsets_BT[list(group.rows), group.column : group.column + group.count] = (
             stretch % config.chunk_len
         )
-    return Step(cache, groups, columns, offsets_BT, visible)
+    return Step(layers, groups, columns, offsets_BT)
 
 
-def _valid(
-    mask: object, batch: int, columns: int, seen: int, lengths: list[int]
-) -> Tensor | None:
+def _valid(mask: object, batch: int, columns: int, seen: int, lengths: list[int]) -> Tensor | None:
     """Which of the new columns hold tokens; None: all."""
     if mask is None:
         if seen and any(length != seen for length in lengths):
             raise ModelError("the cache holds padded rows: pass the attention_mask of all columns")
         return None
     if not isinstance(mask, Tensor) or mask.dim() != 2:
-        raise ModelError("LongHeads takes a 2-D attention_mask (1 for tokens, 0 for padding) or none")
+        raise ModelError(
+            "LongHeads takes a 2-D attention_mask (1 for tokens, 0 for padding) or none"
+        )
     if tuple(mask.shape) != (batch, seen + columns):
         raise ModelError(
             f"attention_mask has shape {tuple(mask.shape)}, expected {(batch, seen + columns)}: it "
@@ -317,7 +324,7 @@ def _valid(
     return None if bool(fresh.all()) else fresh.cpu()
 
 
-def _check_positions(position_ids: object, groups: tuple[object, ...]) -> None:
+def _check_positions(position_ids: object, groups: Sequence[Group]) -> None:
     """Refuses packed sequences, whose positions jump inside a row."""
     if not isinstance(position_ids, Tensor) or position_ids.shape[-1] == 1:
         return

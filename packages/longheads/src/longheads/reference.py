@@ -49,7 +49,9 @@ def reference_attention(
     group = heads // key_GND.shape[0]
     prompt_len = tokens if prompt_len is None else prompt_len
     reps = [
-        _representations(query_HND[h], key_GND[h // group], value_GND[h // group], rotate, scale, config)
+        _representations(
+            query_HND[h], key_GND[h // group], value_GND[h // group], rotate, scale, config
+        )
         for h in range(heads)
     ]
     out = torch.zeros_like(query_HND)
@@ -101,9 +103,7 @@ def _scores(q: Tensor, reps: list[Tensor], config: LongHeadsConfig) -> Tensor:
     return torch.stack([q @ rep for rep in reps])
 
 
-def _shared_scores(
-    scores: list[Tensor], head: int, group: int, config: LongHeadsConfig
-) -> Tensor:
+def _shared_scores(scores: list[Tensor], head: int, group: int, config: LongHeadsConfig) -> Tensor:
     if config.share_selection == "per_head":
         return scores[head]
     members = scores
@@ -124,7 +124,7 @@ def _visible(
     own = p // length
     official = config.compat == "official"
     if official and decoded and (p + 1) % length == 0:
-        chosen = _best(scores, range(1, own), k - 3) + [0, own]
+        chosen = [*_best(scores, range(1, own), k - 3), 0, own]
     else:
         low = 1 if config.keep_first else 0
         high = own - 1 if config.keep_last else own

@@ -1,7 +1,7 @@
 """Rotary positions restarted in every chunk, and the extra rotation of queries (spec 2.10).
 
-The model's own rotary module is asked for every cosine, so each rope type keeps its frequencies; its
-own `apply_rotary_pos_emb` does every rotation, so half-split and interleaved layouts both work.
+The model's own rotary module is asked for every cosine, so each rope type keeps its frequencies;
+its own `apply_rotary_pos_emb` does every rotation, so half-split and interleaved layouts work.
 """
 
 import sys
@@ -76,7 +76,7 @@ def model_rotation(
 
 
 def _tables(rotary: nn.Module, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines without the attention scaling, which the model's own call applied already."""
+    """Cosines and sines without the attention scaling, which the model's own call applied."""
     like = torch.zeros(1, dtype=torch.float32, device=positions.device)
     cos, sin = rotary(like, positions.unsqueeze(0))
     factor = float(getattr(rotary, "attention_scaling", 1.0))

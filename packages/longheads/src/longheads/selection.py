@@ -1,8 +1,8 @@
 """Which chunks each head reads for each query token (paper section 3.3, spec 2.3 and 2.4).
 
 A plan has `k` slots per query. Slots are filled from the right: the query's own chunk is always in
-slot k-1, and the chunk in slot i lies (k-1-i) chunk lengths before it after remapping. A slot may be
-empty (-1). Inside the window every chunk up to the own one is taken, so distances are the true ones.
+slot k-1, and the chunk in slot i lies (k-1-i) chunk lengths before it after remapping. A slot may
+be empty (-1). Inside the window every chunk up to the own one is taken, so distances are true.
 
 Axes: B batch, S selecting heads, T query tokens, C chunks, K slots.
 """

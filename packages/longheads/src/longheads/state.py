@@ -6,17 +6,19 @@ Nothing here is global: two models, or two threads that use one model, do not me
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 
 from longheads.cache import LongHeadsLayer
 from longheads.config import LongHeadsConfig
 from longheads.rotary import Rotation, model_rotation
 from longheads.selection import Rules
 from papercore.errors import ModelError
+
+if TYPE_CHECKING:
+    from longheads.plugin import Handle
 
 
 class SelectionSink(Protocol):
@@ -45,18 +47,16 @@ class Step:
     """One forward pass.
 
     Attributes:
-        cache: the cache that it reads and writes.
+        layers: the layers of the cache that it reads and writes.
         groups: rows with equal lengths.
         columns: width of the batch.
         offsets_BT: offset of every token inside its chunk, for the rotary module.
-        visible: whether the caller sees the cache (else it is thrown away).
     """
 
-    cache: Cache
+    layers: list[LongHeadsLayer]
     groups: tuple[Group, ...]
     columns: int
     offsets_BT: Tensor
-    visible: bool
 
     @property
     def is_decode(self) -> bool:
@@ -112,13 +112,13 @@ class ModelState:
     def begin(self, step: Step) -> None:
         """Opens a forward pass."""
         self._steps[threading.get_ident()] = step
-        for layer in step.cache.layers:
+        for layer in step.layers:
             layer.armed = True
 
     def end(self) -> Step | None:
         """Closes the forward pass of this thread."""
         step = self._steps.pop(threading.get_ident(), None)
-        for layer in step.cache.layers if step else ():
+        for layer in step.layers if step else ():
             layer.armed = False
         return step
 
@@ -140,10 +140,17 @@ class ModelState:
 
     def layer(self, module: nn.Module) -> LongHeadsLayer:
         """The cache layer of an attention module in the running forward pass."""
-        return self.step.cache.layers[module.layer_idx]
+        return self.step.layers[layer_index(module)]
 
     def __deepcopy__(self, memo: dict[int, object]) -> "ModelState":
         raise ModelError("a model with LongHeads enabled cannot be copied: disable LongHeads first")
+
+
+def layer_index(attention: nn.Module) -> int:
+    """The layer that an attention module belongs to."""
+    index = attention.layer_idx
+    assert isinstance(index, int), "transformers numbers its attention modules"
+    return index
 
 
 def plan_groups(valid_BT: Tensor | None, lengths: Sequence[int], columns: int) -> tuple[Group, ...]:
@@ -162,8 +169,7 @@ def plan_groups(valid_BT: Tensor | None, lengths: Sequence[int], columns: int) -
         column, count = (0, columns) if valid_BT is None else _span(valid_BT[row], row)
         rows_of.setdefault((length, column, count), []).append(row)
     return tuple(
-        Group(tuple(rows), start, column, count)
-        for (start, column, count), rows in rows_of.items()
+        Group(tuple(rows), start, column, count) for (start, column, count), rows in rows_of.items()
     )
 
 

@@ -54,10 +54,17 @@ def reference(
         angle = positions.double()[:, None] * rotary.inv_freq.double()[None]
         cos, sin = angle.cos().repeat(1, 2), angle.sin().repeat(1, 2)
         left, right = vectors.chunk(2, dim=-1)
-        return vectors * cos + torch.cat([-right, left], dim=-1) * sin
+        turned: Tensor = vectors * cos + torch.cat([-right, left], dim=-1) * sin
+        return turned
 
     def attend(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: object, **kwargs: object
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: object,
+        scaling: float,
+        **_options: object,
     ) -> tuple[Tensor, None]:
         back = -torch.arange(query.shape[2])
         outs = []
@@ -69,7 +76,7 @@ def reference(
                 k,
                 value[row],
                 rotate=rotate,
-                scale=kwargs["scaling"],
+                scale=scaling,
                 config=config,
                 window=window,
                 prompt_len=prompt_len,
