@@ -14,19 +14,16 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from longheads import selection
 from longheads.attention import Plan, attend_chunk_major, attend_gathered
 from longheads.cache import TAIL_CHUNKS, LongHeadsLayer
-from longheads.chunks import represent, score_features
+from longheads.choice import Chooser
+from longheads.chunks import represent
 from longheads.config import IMPLEMENTATION
 from longheads.state import Group, ModelState, layer_index
 from papercore.errors import ModelError
 
 WORKSPACE_BYTES = 128 << 20
 """Memory for intermediate results of one layer; bounds the blocks."""
-
-SCORE_ELEMENTS = 1 << 19
-"""Chunk scores held at once, so that choosing needs the same memory for every length."""
 
 STATE_ATTRIBUTE = "longheads_state"
 """Where `enable` puts the `ModelState` on each attention module."""
@@ -76,6 +73,7 @@ class _Call:
         self.index = index
         self.scale = scale
         self.chunk_len = layer.chunk_len
+        self.chooser = Chooser(state, layer, index)
 
     def run(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores the new tokens and answers their queries."""
@@ -121,7 +119,7 @@ class _Call:
         for low, high in self._blocks(query, start):
             positions = torch.arange(start + low, start + high, device=query.device)
             part = query[:, :, low:high]
-            chunks = self._choose(rows, positions.unsqueeze(0), part, decode=False)
+            chunks = self.chooser.choose(rows, positions.unsqueeze(0), part, decode=False)
             out[:, :, low:high] = self._attend_block(rows, positions, chunks, part)
         self.layer.keep_queries_(rows, start, query)
         return out
@@ -191,7 +189,7 @@ class _Call:
 
     def _decode_attend(self, rows: list[int], position_A: Tensor, query_AH1D: Tensor) -> Tensor:
         heads, kv_heads = query_AH1D.shape[1], self.layer.kv_heads
-        chunk_ASK = self._choose_ragged(rows, position_A, query_AH1D)
+        chunk_ASK = self.chooser.choose_ragged(rows, position_A, query_AH1D)
         num_select = chunk_ASK.shape[1]
         if num_select == 1:
             chunk_ASK = chunk_ASK.expand(-1, kv_heads, -1)
@@ -209,26 +207,6 @@ class _Call:
             scale=self.scale,
         )
         return out.reshape(query_AH1D.shape)
-
-    def _choose_ragged(self, rows: list[int], position_A: Tensor, query: Tensor) -> Tensor:
-        """Chunks for one token per row; rows inside and outside the window are told apart."""
-        places = position_A.tolist()
-        inside = [i for i, place in enumerate(places) if place < self.state.window]
-        outside = [i for i, place in enumerate(places) if place >= self.state.window]
-        if not inside or not outside or self.layer.is_sliding:
-            return self._choose(rows, position_A.unsqueeze(1), query, decode=True).squeeze(2)
-        parts: dict[int, Tensor] = {}
-        for part in (inside, outside):
-            some = [rows[i] for i in part]
-            chunks = self._choose(some, position_A[part].unsqueeze(1), query[part], decode=True)
-            parts.update(zip(part, chunks.squeeze(2), strict=True))
-        heads, slots = parts[outside[0]].shape
-        padded = []
-        for i in range(len(rows)):
-            chunk_SK = parts[i].expand(heads, -1)
-            empty = chunk_SK.new_full((heads, slots - chunk_SK.shape[1]), selection.EMPTY)
-            padded.append(torch.cat([empty, chunk_SK], dim=1))
-        return torch.stack(padded)
 
     # representations
 
@@ -281,80 +259,6 @@ class _Call:
             query_RHCLD, key, value, scale=self.scale, kind=kind, seed=seed
         ).to(reps.dtype)
 
-    # choices
-
-    def _choose(
-        self, rows: Sequence[int], position_RT: Tensor, query_RHTD: Tensor, *, decode: bool
-    ) -> Tensor:
-        """Chunks that each query reads, RSTK; R or S may be 1 where they do not differ."""
-        own_RT = position_RT // self.chunk_len
-        if self.layer.is_sliding:
-            return selection.window_plan(own_RT, self._sliding_slots(own_RT)).unsqueeze(1)
-        if int(position_RT.max()) < self.state.window:
-            slots = min(self.state.rules.num_slots, int(own_RT.max()) + 1)
-            chunks = selection.window_plan(own_RT, slots).unsqueeze(1)
-        else:
-            chunks = self._choose_free(rows, position_RT, query_RHTD, decode=decode)
-        for sink in self.state.sinks:
-            sink(self.index, rows, position_RT, chunks)
-        return chunks
-
-    def _choose_free(
-        self, rows: Sequence[int], position_RT: Tensor, query_RHTD: Tensor, *, decode: bool
-    ) -> Tensor:
-        num_rows, heads, tokens, _ = query_RHTD.shape
-        num_chunks = int(position_RT.max()) // self.chunk_len
-        step = max(1, SCORE_ELEMENTS // (num_rows * heads * num_chunks))
-        parts = []
-        for low in range(0, tokens, step):
-            positions = position_RT[:, low : low + step]
-            scores = self._scores(rows, positions, query_RHTD[:, :, low : low + step], num_chunks)
-            parts.append(self._fill(rows, positions, scores, decode))
-        return torch.cat(parts, dim=2)
-
-    def _scores(
-        self, rows: Sequence[int], position_RT: Tensor, query_RHTD: Tensor, num_chunks: int
-    ) -> Tensor:
-        config, layer = self.state.config, self.layer
-        num_rows, heads, tokens, _ = query_RHTD.shape
-        if config.select == "recent":
-            return selection.recent_scores(num_rows, 1, tokens, num_chunks, query_RHTD.device)
-        if config.select == "random":
-            seed = config.seed * 1009 + self.index
-            drawn = selection.random_scores(position_RT, heads, num_chunks, seed=seed)
-            drawn = drawn.expand(num_rows, -1, -1, -1)
-            return selection.share(drawn, config.share_selection, layer.kv_heads)
-        assert layer.reps is not None
-        offset = (position_RT % self.chunk_len).unsqueeze(1).expand(num_rows, heads, tokens)
-        plain = self.state.rotation(query_RHTD.device).unrotate(query_RHTD, offset)
-        chosen = slice(None) if len(rows) == layer.reps.shape[0] else list(rows)
-        reps = layer.reps[chosen][:, :, :num_chunks].float()
-        scores = torch.matmul(score_features(plain, config.chunk_rep), reps.transpose(-1, -2))
-        self._check_finite(scores)
-        return selection.share(scores, config.share_selection, layer.kv_heads)
-
-    def _fill(
-        self, rows: Sequence[int], position_RT: Tensor, scores: Tensor, decode: bool
-    ) -> Tensor:
-        own_RT = (position_RT // self.chunk_len).expand(scores.shape[0], -1)
-        boundary = None
-        if decode and self.state.config.compat == "official":
-            at_end = position_RT % self.chunk_len == self.chunk_len - 1
-            boundary = at_end.expand(scores.shape[0], -1) if bool(at_end.any()) else None
-        rules = self.state.rules
-        masked = selection.free_scores(rules, scores, own_RT, boundary_BT=boundary)
-        if self.state.boost is not None:
-            boosted = self.state.boost(self.index, rows, masked)
-            masked = masked if boosted is None else boosted
-        return selection.fill_slots(rules, masked, own_RT, boundary_BT=boundary)
-
-    def _check_finite(self, scores: Tensor) -> None:
-        if self.state.config.check_finite and not bool(torch.isfinite(scores.sum())):
-            raise ModelError(
-                f"layer {self.index}: chunk scores are not finite (NaN or overflow in the "
-                "activations); check the weights and the dtype"
-            )
-
     # what a query may see
 
     def _bounds(
@@ -376,11 +280,6 @@ class _Call:
         masked = {slot for slot in (0, 1, num_slots - 1) if slot < num_slots}
         return first_XK, last_XK, tuple(sorted(masked))
 
-    def _sliding_slots(self, own: Tensor) -> int:
-        return min(
-            sliding_slots(self.layer.sliding_window or 1, self.chunk_len), int(own.max()) + 1
-        )
-
     def _page_index(self, rows: Sequence[int], chunk_RSTK: Tensor, heads: int) -> Tensor:
         """Flat pages for `heads` heads, from chunks chosen by fewer of them."""
         kv_heads = self.layer.kv_heads
@@ -392,11 +291,6 @@ class _Call:
             chunk = chunk.repeat_interleave(heads // chunk.shape[1], dim=1)
         kv_head = torch.arange(heads, device=chunk.device) // (heads // kv_heads)
         return self.layer.page_index(rows, chunk, kv_head.view(1, heads, 1, 1)).view(shape)
-
-
-def sliding_slots(window: int, chunk_len: int) -> int:
-    """Chunks that a sliding window can touch."""
-    return 1 + -(-(window - 1) // chunk_len)
 
 
 def _refuse_options(query: Tensor, dropout: float, options: dict[str, object]) -> None:

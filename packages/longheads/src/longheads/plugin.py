@@ -10,28 +10,23 @@ chunk, and hooks on the decoder open and close each forward pass. `disable` take
 
 import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 
 from longheads.architectures import Parts, all_sliding, find_parts, trained_length
-from longheads.cache import (
-    LongHeadsLayer,
-    make_cache,
-    make_layers,
-    own_layers,
-    sliding_windows,
-)
+from longheads.cache import make_cache, sliding_windows
+from longheads.choice import sliding_slots
 from longheads.config import IMPLEMENTATION, LongHeadsConfig
-from longheads.engine import STATE_ATTRIBUTE, longheads_attention, sliding_slots
+from longheads.engine import STATE_ATTRIBUTE, longheads_attention
+from longheads.intake import adopt, open_step, wants_cache
 from longheads.selection import Rules
-from longheads.state import Group, ModelState, Step, plan_groups
+from longheads.state import ModelState
 from papercore.errors import ConfigError, ModelError
 
 logger = logging.getLogger(__name__)
@@ -214,9 +209,9 @@ def _opening_hook(
             raise ModelError("LongHeads is for inference: call model.eval() first")
         call = signature.bind_partial(*args, **kwargs).arguments
         extra = call.pop("kwargs", {})
-        cache = _adopt(call.get("past_key_values"), state, model)
-        state.begin(_open_step(call, cache, state.config))
-        if _wants_cache(call, model):
+        cache = adopt(call.get("past_key_values"), state, model)
+        state.begin(open_step(call, cache, state.config))
+        if wants_cache(call, model):
             call["past_key_values"] = cache
         return (), {**call, **extra}
 
@@ -235,104 +230,3 @@ def _closing_hook(state: ModelState) -> Callable[..., None]:
                 layer.broken = True
 
     return hook
-
-
-def _wants_cache(call: dict[str, object], model: PreTrainedModel) -> bool:
-    if call.get("past_key_values") is not None:
-        return True
-    use_cache = call.get("use_cache")
-    return bool(model.config.use_cache if use_cache is None else use_cache)
-
-
-def _adopt(cache: object, state: ModelState, model: PreTrainedModel) -> Cache:
-    """Takes a LongHeads cache as it is, turns an empty dynamic one into one, refuses any other."""
-    if cache is None:
-        return make_cache(model.config, state.config)
-    if not isinstance(cache, Cache):
-        raise ModelError(f"a cache of type {type(cache).__name__} is not supported by LongHeads")
-    layers = own_layers(cache)
-    if layers is not None:
-        _check_own(layers, state)
-        return cache
-    if not isinstance(cache, DynamicCache) or cache.offloading:
-        raise ModelError(
-            f"a cache of type {type(cache).__name__} is not supported by LongHeads: leave "
-            "cache_implementation alone, or pass handle.make_cache()"
-        )
-    if cache.get_seq_length():
-        raise ModelError(
-            "this cache was filled by another attention implementation, its keys have other "
-            "positions: start with a new cache"
-        )
-    cache.layers = list(make_layers(model.config, state.config))
-    cache.layer_class_to_replicate = None
-    return cache
-
-
-def _check_own(layers: Sequence[LongHeadsLayer], state: ModelState) -> None:
-    for layer in layers:
-        if (layer.chunk_len, layer.chunk_rep) != (state.config.chunk_len, state.config.chunk_rep):
-            raise ModelError(
-                f"the cache was made with chunk_len={layer.chunk_len}, chunk_rep={layer.chunk_rep} "
-                f"but LongHeads is enabled with chunk_len={state.config.chunk_len}, "
-                f"chunk_rep={state.config.chunk_rep}"
-            )
-        if layer.broken:
-            raise ModelError("a forward pass failed half-way with this cache: start with a new one")
-
-
-def _open_step(call: dict[str, object], cache: Cache, config: LongHeadsConfig) -> Step:
-    embeds, ids = call.get("inputs_embeds"), call.get("input_ids")
-    source = ids if ids is not None else embeds
-    assert isinstance(source, Tensor), "the model checks its own inputs"
-    batch, columns = source.shape[:2]
-    layers = own_layers(cache)
-    assert layers, "adopted just now"
-    layer = layers[0]
-    lengths = list(layer.lengths) or [0] * batch
-    valid_BT = _valid(call.get("attention_mask"), batch, columns, layer.seen_columns, lengths)
-    groups = plan_groups(valid_BT, lengths, columns)
-    _check_positions(call.get("position_ids"), groups)
-    offsets_BT = torch.zeros(batch, columns, dtype=torch.long, device=source.device)
-    for group in groups:
-        stretch = torch.arange(group.start, group.start + group.count, device=source.device)
-        offsets_BT[list(group.rows), group.column : group.column + group.count] = (
-            stretch % config.chunk_len
-        )
-    return Step(layers, groups, columns, offsets_BT)
-
-
-def _valid(mask: object, batch: int, columns: int, seen: int, lengths: list[int]) -> Tensor | None:
-    """Which of the new columns hold tokens; None: all."""
-    if mask is None:
-        if seen and any(length != seen for length in lengths):
-            raise ModelError("the cache holds padded rows: pass the attention_mask of all columns")
-        return None
-    if not isinstance(mask, Tensor) or mask.dim() != 2:
-        raise ModelError(
-            "LongHeads takes a 2-D attention_mask (1 for tokens, 0 for padding) or none"
-        )
-    if tuple(mask.shape) != (batch, seen + columns):
-        raise ModelError(
-            f"attention_mask has shape {tuple(mask.shape)}, expected {(batch, seen + columns)}: it "
-            "must cover the tokens in the cache and the new ones"
-        )
-    kept = mask.bool()
-    if seen and kept[:, :seen].sum(dim=1).tolist() != lengths:
-        raise ModelError("attention_mask differs from the one that the cache was filled with")
-    fresh = kept[:, seen:]
-    return None if bool(fresh.all()) else fresh.cpu()
-
-
-def _check_positions(position_ids: object, groups: Sequence[Group]) -> None:
-    """Refuses packed sequences, whose positions jump inside a row."""
-    if not isinstance(position_ids, Tensor) or position_ids.shape[-1] == 1:
-        return
-    ids = position_ids.cpu()
-    for group in groups:
-        for row in group.rows:
-            part = ids[row if ids.shape[0] > 1 else 0, group.column : group.column + group.count]
-            if bool((part.diff() != 1).any()):
-                raise ModelError(
-                    f"position_ids of row {row} jump: LongHeads does not take packed sequences"
-                )

@@ -34,7 +34,7 @@ Boost = Callable[[int, Sequence[int], Tensor], Tensor | None]
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of a batch that store the same number of new tokens after the same number of old ones."""
+    """Rows of a batch that get equally many new tokens after equally many old ones."""
 
     rows: tuple[int, ...]
     start: int
