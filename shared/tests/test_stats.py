@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from papercore.errors import DataError
 from papercore.stats import (
@@ -50,6 +51,14 @@ def test_wilson_mirrors(successes, failures):
     other = wilson(failures, successes + failures)
     assert one.lo <= one.value <= one.hi
     assert (one.lo, one.hi) == pytest.approx((1 - other.hi, 1 - other.lo))
+
+
+@given(st.integers(0, 40), st.integers(1, 40), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+def test_wilson_agrees_with_scipy(successes, more, confidence):
+    n = successes + more
+    reference = binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    estimate = wilson(successes, n, confidence=confidence)
+    assert (estimate.lo, estimate.hi) == pytest.approx((reference.low, reference.high), abs=1e-12)
 
 
 def test_bootstrap_of_the_mean_agrees_with_all_possible_draws():

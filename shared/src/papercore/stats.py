@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
@@ -66,10 +67,14 @@ def wilson(successes: int, n: int, *, confidence: float = CONFIDENCE) -> Estimat
         raise DataError(f"successes={successes} is not between 0 and n={n}: check the counts")
     if n == 0:
         return Estimate(math.nan, 0.0, 1.0, 0, "wilson")
-    from scipy.stats import binomtest
-
-    interval = binomtest(successes, n).proportion_ci(confidence, method="wilson")
-    return Estimate(successes / n, float(interval.low), float(interval.high), n, "wilson")
+    z, share = _normal_quantile(confidence), successes / n
+    centre = share + z**2 / (2 * n)
+    half = z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    shrink = 1 + z**2 / n
+    # At 0 and at n the bound is the share itself, which rounding would miss.
+    lo = (centre - half) / shrink if successes > 0 else 0.0
+    hi = (centre + half) / shrink if successes < n else 1.0
+    return Estimate(share, lo, hi, n, "wilson")
 
 
 def bootstrap_mean(
@@ -227,18 +232,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _adjusted_wald(a: Floats, b: Floats, confidence: float) -> Estimate:
-    from scipy.stats import norm
-
     n = len(a)
     only_a = (float(np.sum(a > b)) + 1) / (n + 2)
     only_b = (float(np.sum(a < b)) + 1) / (n + 2)
     centre = only_a - only_b
     spread = math.sqrt((only_a + only_b - centre**2) / (n + 2))
-    half = float(norm.ppf((1 + confidence) / 2)) * spread
+    half = _normal_quantile(confidence) * spread
     value = float((a - b).mean())
     # The centre is pulled towards 0, so the bounds are also made to contain the value itself.
     lo, hi = min(value, max(-1.0, centre - half)), max(value, min(1.0, centre + half))
     return Estimate(value, lo, hi, n, "paired")
+
+
+def _normal_quantile(confidence: float) -> float:
+    """From the standard library, since `scipy.stats` takes seconds to import."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)
 
 
 def _column(values: ArrayLike) -> Floats:

@@ -1,8 +1,12 @@
 """Fifty coin flips."""
 
+import os
 import random
 
 from papercore.records import Record
+
+if os.environ.get("TOY_NEEDS_PART"):
+    import part_that_nobody_has  # noqa: F401
 
 
 def run(run, config):
