@@ -70,6 +70,7 @@ def test_a_directory_is_a_reference_even_with_a_colon(tmp_path):
     [
         ("", "empty"),
         ("vllm:", "empty"),
+        ("~no-such-user/model", "no directory"),
         ("./nowhere", "no directory './nowhere'"),
         ("/no/such/place", "no directory"),
         ("a/b/c", "no directory"),

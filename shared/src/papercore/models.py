@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 from papercore.config import merge
 from papercore.errors import ModelError
-from papercore.refs import ModelRef, id_or_directory, parse_ref
+from papercore.refs import ModelRef, directory, id_or_directory, parse_ref
 
 if TYPE_CHECKING:
     import torch
@@ -103,12 +103,12 @@ def _locate(ref: ModelRef) -> str:
         raise ModelError(f"{ref} can generate but not be loaded: give a hub id or a directory")
     if ref.kind == "tiny":
         return str(_tiny_directory(ref.name))
-    if not ref.is_directory:
+    found = directory(ref.name)
+    if found is None:
         return ref.name
-    directory = Path(ref.name).expanduser()
-    if not (directory / "config.json").is_file():
-        raise ModelError(f"{directory} has no config.json: give the directory of a saved model")
-    return str(directory)
+    if not (found / "config.json").is_file():
+        raise ModelError(f"{found} has no config.json: give the directory of a saved model")
+    return str(found)
 
 
 def _tiny_directory(package: str) -> Path:
@@ -169,12 +169,12 @@ def _check_weights(
     place: str, device: torch.device, dtype: torch.dtype, config: PreTrainedConfig
 ) -> None:
     """Refuses a local directory without safetensors, or with more than memory has room for."""
-    directory = Path(place)
-    if not directory.is_dir():
+    found = directory(place)
+    if found is None:
         return
-    files = list(directory.glob("*.safetensors"))
+    files = list(found.glob("*.safetensors"))
     if not files:
-        pickled = any(directory.glob("*.bin")) or any(directory.glob("*.pt*"))
+        pickled = any(found.glob("*.bin")) or any(found.glob("*.pt*"))
         problem = "only pickled weights, which can run code" if pickled else "no weights"
         raise ModelError(f"{place} has {problem}: convert or download them as *.safetensors")
     from papercore.device import require_free_memory
@@ -248,7 +248,7 @@ def _with_adapter(model: PreTrainedModel, adapter: str, *, merge: bool) -> PreTr
     from peft import PeftModel
 
     try:
-        adapted = PeftModel.from_pretrained(model, adapter)
+        adapted = PeftModel.from_pretrained(model, place)
     except _read_errors() as error:
         raise _unreadable("the adapter", adapter, error) from error
     # A PeftModel is no PreTrainedModel, but passes on all that one has.

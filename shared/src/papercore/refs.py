@@ -14,7 +14,7 @@ from typing import Literal
 
 from papercore.errors import ModelError
 
-__all__ = ["ModelRef", "id_or_directory", "parse_ref"]
+__all__ = ["ModelRef", "directory", "id_or_directory", "parse_ref"]
 
 Kind = Literal["hf", "vllm", "openai", "tiny"]
 
@@ -44,7 +44,7 @@ class ModelRef:
     @property
     def is_directory(self) -> bool:
         """Whether the name is a directory here."""
-        return Path(self.name).expanduser().is_dir()
+        return directory(self.name) is not None
 
 
 def parse_ref(ref: str) -> ModelRef:
@@ -54,7 +54,7 @@ def parse_ref(ref: str) -> ModelRef:
         ModelError: It has none of the forms that a reference can have.
     """
     scheme, colon, rest = ref.partition(":")
-    if not colon or Path(ref).expanduser().is_dir():
+    if not colon or directory(ref) is not None:
         return ModelRef("hf", id_or_directory(ref))
     if scheme == "vllm":
         return ModelRef("vllm", id_or_directory(rest))
@@ -70,11 +70,20 @@ def parse_ref(ref: str) -> ModelRef:
     raise ModelError(f"unknown scheme {scheme + ':'!r} in model {ref!r}: use {_FORMS}")
 
 
+def directory(name: str) -> Path | None:
+    """The directory of this name, or `None`; `~` is the home directory."""
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # no such user
+        return None
+    return path if path.is_dir() else None
+
+
 def id_or_directory(name: str) -> str:
     """The name, if it is a directory here or written like a hub id."""
     if not name.strip():
         raise ModelError(f"the model reference is empty: use {_FORMS}")
-    if Path(name).expanduser().is_dir():
+    if directory(name) is not None:
         return name
     if _HUB_ID.fullmatch(name) and not name.startswith(("./", "../")) and name.strip("."):
         return name
