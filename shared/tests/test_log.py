@@ -26,6 +26,17 @@ def test_warnings_reach_stderr_and_details_only_with_debug(root, capsys):
         assert ("detail" in err) is debug
 
 
+def test_setting_up_twice_or_under_a_redirection_loses_no_line(root, capsys, monkeypatch):
+    before = [handler for handler in root.handlers if type(handler).__module__ != log.__name__]
+    log.setup()
+    log.setup()
+    redirected = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", redirected)
+    logging.getLogger("papercore.x").warning("careful")
+    assert redirected.getvalue() == "WARNING papercore.x: careful\n"
+    assert root.handlers[:-1] == before
+
+
 def test_progress_hands_everything_on_and_is_silent_when_short(capsys):
     assert list(log.progress([3, 1, 2], "reading")) == [3, 1, 2]
     assert list(log.progress(iter("ab"), "reading")) == ["a", "b"]

@@ -29,6 +29,15 @@ def test_a_missed_claim_exits_3(toypaper, here, capsys):
     assert [claim["status"] for claim in statuses] == ["missed", "held"]
 
 
+def test_not_a_number_is_shown_not_swallowed(toypaper, here, capsys):
+    toypaper.main(["mini", "--out", "run"])
+    records = here / "run" / "records.jsonl"
+    records.write_text(records.read_text().splitlines()[0] + "\n")
+    capsys.readouterr()
+    toypaper.main(["report", "run"])
+    assert "[nan, nan], n=1" in capsys.readouterr().out
+
+
 def test_a_quick_run_exits_0_and_measures_nothing(toypaper, here, capsys):
     assert toypaper.main(["mini", "--quick", "--ablate", "--out", "quick"]) == 0
     document = json.loads((here / "quick" / "claims.json").read_text())

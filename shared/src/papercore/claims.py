@@ -26,6 +26,7 @@ __all__ = [
     "Status",
     "Verdict",
     "claims_document",
+    "estimate_to_json",
     "judge",
     "judge_all",
     "verdict_from_json",

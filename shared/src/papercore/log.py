@@ -24,10 +24,10 @@ PLAIN_INTERVAL_S = 5.0
 
 def setup(*, debug: bool = False) -> None:
     """Send log lines to stderr: warnings, or everything of ours with `debug`."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [h for h in root.handlers if not isinstance(h, _Stderr)] + [handler]
     root.setLevel(logging.DEBUG if debug else logging.WARNING)
     for noisy in ("matplotlib", "PIL", "urllib3", "httpx", "httpcore", "filelock", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -49,6 +49,16 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None) 
     if sys.stderr.isatty():
         return _bar(items, description, total)
     return _lines(items, description, total)
+
+
+class _Stderr(logging.Handler):
+    """Writes to whatever stderr is at that moment, so that it outlives a redirection."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            sys.stderr.write(f"{self.format(record)}\n")
+        except (OSError, ValueError):  # stderr is gone
+            self.handleError(record)
 
 
 def _bar(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:

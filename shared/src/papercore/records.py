@@ -26,7 +26,15 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 from papercore.config import Config, one_line
 from papercore.errors import DataError
 
-__all__ = ["Record", "RecordWriter", "decode", "encode", "read_lines", "read_records"]
+__all__ = [
+    "Record",
+    "RecordWriter",
+    "count_by_status",
+    "decode",
+    "encode",
+    "read_lines",
+    "read_records",
+]
 
 logger = logging.getLogger(__name__)
 

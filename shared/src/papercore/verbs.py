@@ -118,6 +118,7 @@ def report(config: ReportConfig, flags: RunFlags, app: App) -> int:
 
 def _show(conclusion: Conclusion, folder: Path) -> None:
     """Print the verdicts, or the metrics of a run that no claim judges."""
+    from rich.markup import escape
     from rich.table import Table
 
     console = _console()
@@ -131,7 +132,7 @@ def _show(conclusion: Conclusion, folder: Path) -> None:
         table.add_column("metric")
         table.add_column("measured")
         for name, estimate in conclusion.estimates.items():
-            table.add_row(name, estimate.text())
+            table.add_row(escape(name), escape(estimate.text()))
     console.print(table)
     if conclusion.verdicts:
         held = sum(verdict.status == "held" for verdict in conclusion.verdicts)
@@ -141,12 +142,15 @@ def _show(conclusion: Conclusion, folder: Path) -> None:
 
 
 def _add_verdict(add_row: Callable[..., None], verdict: Verdict) -> None:
+    from rich.markup import escape
+
     styles = {"held": "green", "missed": "bold red", "not_measured": "yellow"}
     shown = f"[{styles[verdict.status]}]{verdict.status.replace('_', ' ')}[/]"
     badge = " (planted)" if verdict.claim.planted else ""
     for index, bar in enumerate(verdict.claim.bars):
         name = f"{verdict.claim.id}{badge}" if index == 0 else ""
-        add_row(name, bar.text(), _measured(verdict, bar), shown if index == 0 else "")
+        cells = (escape(text) for text in (name, bar.text(), _measured(verdict, bar)))
+        add_row(*cells, shown if index == 0 else "")
 
 
 def _measured(verdict: Verdict, bar: Bar) -> str:
