@@ -236,15 +236,11 @@ def _quantization_config(quantization: str | None, dtype: torch.dtype) -> object
 def _with_adapter(model: PreTrainedModel, adapter: str, *, merge: bool) -> PreTrainedModel:
     if not _installed("peft"):
         raise ModelError(f"the adapter {adapter} needs peft: pip install peft")
-    directory = Path(adapter).expanduser()
-    if not directory.is_dir():
-        adapter = id_or_directory(adapter)
-    elif not (directory / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{directory} has no adapter_config.json: give the directory of an adapter"
-        )
-    elif not (directory / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{directory} has no adapter_model.safetensors: save the adapter as one")
+    found = directory(adapter)
+    place = id_or_directory(adapter) if found is None else str(found)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if found is not None and not (found / name).is_file():
+            raise ModelError(f"{found} has no {name}: give the directory of a saved peft adapter")
     from peft import PeftModel
 
     try:
