@@ -57,7 +57,7 @@ def imported(name: str, file: Path) -> set[str]:
 
 def is_light(name: str) -> bool:
     """Whether a module of the core belongs to its light half."""
-    part = (name.split(".") + [""])[1]
+    part = [*name.split("."), ""][1]
     if part == "generate":
         return name in LIGHT_BACKENDS
     return part not in HEAVY_HALF and part != "__main__"

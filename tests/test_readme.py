@@ -28,7 +28,7 @@ class Step:
 
 
 def pages() -> list[Path]:
-    patterns = ("README.md", "docs/*.md", "shared/README.md", "packages/*/README.md")
+    patterns = ("*.md", "docs/*.md", "shared/README.md", "packages/*/README.md")
     return [page for pattern in patterns for page in sorted(ROOT.glob(pattern))]
 
 
@@ -89,6 +89,14 @@ def test_bash_blocks_parse(page, command):
             ["bash", "-n"], input=block, text=True, capture_output=True, check=False
         )
         assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=str(p.relative_to(ROOT))) for p in pages()])
+def test_links_and_pictures_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text("utf-8"))
+    local = [a or b for a, b in targets if not re.match(r"[a-z]+:|#", a or b)]
+    missing = [target for target in local if not (page.parent / target.split("#")[0]).exists()]
+    assert not missing
 
 
 def test_every_distribution_has_a_readme_that_says_something(member):
