@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -42,6 +43,8 @@ def test_every_member_has_the_version_of_the_core(member, core, settings):
 
 def test_the_installed_version_is_the_one_in_the_source(member):
     assert version(member.name) == member.project["version"], "run `make setup`"
+    module = importlib.import_module(member.import_name)
+    assert getattr(module, "__version__", member.project["version"]) == member.project["version"]
 
 
 def test_every_package_pins_the_core_to_its_own_version(package, core):
