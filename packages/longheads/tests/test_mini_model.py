@@ -78,6 +78,7 @@ def test_training_repeats_bit_for_bit_whatever_was_drawn_before():
     assert tokenizer.decode([0, 16, 32]) == "fen fox plum"
 
 
+@pytest.mark.slow
 def test_copying_is_learnt_in_a_few_hundred_steps():
     model, _ = train(Recipe(copy_steps=150, steps=1))
     ids = torch.from_numpy(world.write_copies(np.random.default_rng(9), 64, 10))

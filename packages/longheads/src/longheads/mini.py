@@ -30,6 +30,9 @@ __all__ = ["FULL_PLAN", "QUICK_PLAN", "Plan", "run", "tiny_spec"]
 BATCH_TOK = 16_384
 """Words read in one forward pass."""
 
+LOG_STEPS = 50
+"""Training steps from one line of metrics to the next."""
+
 FACTS = QUESTIONS = 4
 REPEATS = 2
 """The paper's passkey sentence states its key twice, so a fact of the test texts stands twice."""
@@ -83,14 +86,12 @@ QUICK_PLAN = Plan(
 def run(run: Run, config: MiniConfig) -> None:
     """Trains, reads and records; the core judges what came out."""
     plan = QUICK_PLAN if config.quick else FULL_PLAN
-    spec = tiny_spec(config.seed, quick=config.quick)
+    recipe = Recipe.quick(config.seed) if config.quick else Recipe(seed=config.seed)
     with one_thread():
         with run.timed("train"):
-            model, _, from_cache = cached_model(spec, store=not config.quick)
-        run.note(device="cpu", dtype="float32", model_from_cache=from_cache)
+            model = _train(run, recipe, quick=config.quick)
         texts = {multiple: test_texts(config.seed, multiple, plan) for multiple in plan.multiples}
         with run.timed("describe"):
-            recipe = Recipe.quick(config.seed) if config.quick else Recipe(seed=config.seed)
             _describe_data_(run, recipe, texts)
             _describe_budgets_(run, recipe, plan)
         with run.timed("read"):
@@ -104,6 +105,23 @@ def test_texts(seed: int, multiple: int, plan: Plan) -> Documents:
     layout = Layout(multiple * TRAINED_LEN, facts=FACTS, questions=QUESTIONS, repeats=REPEATS)
     rng = np.random.default_rng(fan_out(seed, f"longheads/test/{multiple}x"))
     return write_documents(rng, plan.documents, layout)
+
+
+def _train(run: Run, recipe: Recipe, *, quick: bool) -> PreTrainedModel:
+    """The model of a recipe; its losses go to the run's metrics if it is trained now."""
+    shown = progress(range(recipe.num_steps), "training")
+
+    def on_step(step: int, loss: float) -> None:
+        next(shown, None)
+        if step % LOG_STEPS == 0:
+            run.log(step, loss=loss)
+
+    spec = tiny_spec(recipe.seed, quick=quick, on_step=on_step)
+    model, _, from_cache = cached_model(spec, store=not quick)
+    if not from_cache:
+        next(shown, None)  # past the last step: takes the bar away
+    run.note(device="cpu", dtype="float32", model_from_cache=from_cache)
+    return model
 
 
 def _batches(plan: Plan) -> Iterator[Batch]:
@@ -196,7 +214,7 @@ def _describe_budgets_(run: Run, recipe: Recipe, plan: Plan) -> None:
             data = {
                 "method": reader,
                 "role": "method" if reader == "longheads" else "baseline",
-                "steps": recipe.copy_steps + recipe.steps,
+                "steps": recipe.num_steps,
                 "tokens": tokens,
                 # chunks of 16 in the trained window; the factor of pi, ntk and yarn is the multiple
                 "tuning": 1,

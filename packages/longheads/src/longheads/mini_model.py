@@ -7,7 +7,7 @@ without it retrieval does not get off the ground. Texts then grow while retrieva
 batch belongs to a step depends on seed, phase and step alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Self
 
@@ -59,6 +59,11 @@ class Recipe(Config):
         return cls(seed=seed, copy_steps=2, copy_batch=4, steps=8, step_tok=512)
 
     @property
+    def num_steps(self) -> int:
+        """Steps of both phases."""
+        return self.copy_steps + self.steps
+
+    @property
     def schedule(self) -> tuple[Phase, Phase]:
         """The phases as `fit` wants them."""
         copying = Phase(self.copy_steps, lr=self.lr, warmup=50, weight_decay=0.01)
@@ -73,20 +78,31 @@ class Recipe(Config):
         return copying, retrieval
 
 
-def tiny_spec(seed: int, *, quick: bool = False) -> TinySpec:
+def tiny_spec(
+    seed: int, *, quick: bool = False, on_step: Callable[[int, float], None] | None = None
+) -> TinySpec:
     """What the cache of miniature models needs to find this model or to train it."""
     recipe = Recipe.quick(seed) if quick else Recipe(seed=seed)
-    return TinySpec(package="longheads", config=recipe, build=lambda: train(recipe))
+    return TinySpec(
+        package="longheads", config=recipe, build=lambda: train(recipe, on_step=on_step)
+    )
 
 
-def train(recipe: Recipe) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Trains the model from scratch in float32 on one thread of a CPU."""
+def train(
+    recipe: Recipe, *, on_step: Callable[[int, float], None] | None = None
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Trains the model from scratch in float32 on one thread of a CPU.
+
+    Args:
+        recipe: What to do.
+        on_step: Called as `on_step(steps done, loss)` after each step.
+    """
     tokenizer = word_tokenizer(WORDS)
     model = tiny_llama(
         len(tokenizer), hidden=64, layers=2, heads=4, max_positions=TRAINED_LEN, seed=recipe.seed
     )
     with one_thread():
-        fit(model, _Batches(recipe), schedule=recipe.schedule)
+        fit(model, _Batches(recipe), schedule=recipe.schedule, on_step=on_step)
     return model, tokenizer
 
 
