@@ -25,7 +25,7 @@ APP = App(
             "read a long prompt and write what follows",
             config="longheads.config:GenerateConfig",
             presets="longheads.presets:GENERATE",
-            run="longheads.generate:run",
+            run="longheads.commands:generate",
             estimate="longheads.estimate:generate",
         ),
         Verb(
@@ -33,7 +33,7 @@ APP = App(
             "find a key that is hidden in filler, at every length and depth",
             config="longheads.config:PasskeyConfig",
             presets="longheads.presets:PASSKEY",
-            run="longheads.passkey:run",
+            run="longheads.commands:passkey",
             estimate="longheads.estimate:passkey",
         ),
         Verb(
@@ -41,7 +41,7 @@ APP = App(
             "show which head of which layer reads which chunk",
             config="longheads.config:TraceConfig",
             presets="longheads.presets:TRACE",
-            run="longheads.trace_command:run",
+            run="longheads.commands:trace",
             estimate="longheads.estimate:trace",
         ),
         *standard_verbs(),

@@ -7,6 +7,7 @@ the memory of one piece, and logits are computed at the last place only. The cac
 everything from the start.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ def continue_prompt(
     ids_1T = torch.tensor([list(ids)], device=model.device)
     watch = _Watch()
     started = time.perf_counter()
-    with _no_settings_of_its_own(model), torch.no_grad():
+    with _no_settings_of_its_own(model), _without_reminder(), torch.no_grad():
         output_1T = model.generate(  # type: ignore[operator]
             input_ids=ids_1T,
             attention_mask=torch.ones_like(ids_1T),
@@ -199,3 +200,18 @@ def _no_settings_of_its_own(model: PreTrainedModel) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+@contextmanager
+def _without_reminder() -> Iterator[None]:
+    """Silences the reminder of transformers that the text is longer than the trained length.
+
+    The commands say themselves what they do about it.
+    """
+    reminder = logging.getLogger("transformers.generation.stopping_criteria")
+    before = reminder.level
+    reminder.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        reminder.setLevel(before)

@@ -4,7 +4,6 @@ The shape of the model comes from the config.json of a local directory or of the
 from the few models that the presets name; for any other it is unknown, and that is what is said.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from longheads.config import (
     TraceConfig,
 )
 from longheads.presets import MODERN_MODEL, PAPER_MODEL, TINY_MODEL
+from papercore.files import read_json
 
 CHARS_PER_TOK = 4
 """Rough; only for texts, which `--dry-run` does not tokenize."""
@@ -86,8 +86,8 @@ def find_shape(model: str) -> Shape | None:
     path = _config_file(model)
     if path is not None:
         try:
-            return _read_shape(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError):
+            return _read_shape(read_json(path))
+        except (ValueError, KeyError, TypeError):
             return None
     return KNOWN.get(model)
 

@@ -14,8 +14,8 @@ from transformers import TextStreamer
 
 from longheads.config import GenerateConfig
 from longheads.continuation import Continuation, Settings, continue_prompt, eos_ids
-from longheads.session import Session, check_folder, open_run, open_session, tell
-from longheads.texts import encode, read_prompt, warn_unknown
+from longheads.session import Session, open_run, open_session, tell
+from longheads.texts import encode, warn_unknown
 from papercore.config import RunFlags
 from papercore.errors import DataError, ModelError
 from papercore.records import Record
@@ -26,16 +26,12 @@ logger = logging.getLogger(__name__)
 RECORD_ID = "generate/0"
 
 
-def run(config: GenerateConfig, flags: RunFlags) -> int:
-    """Reads the prompt, prints the answer, and keeps a record of it if there is `--out`.
+def run(config: GenerateConfig, flags: RunFlags, text: str) -> int:
+    """Reads a prompt, prints the answer, and keeps a record of it if there is `--out`.
 
     Raises:
-        DataError: There is no prompt, or its file cannot be read.
         ModelError: The model cannot be loaded or used, or its logits are not finite.
     """
-    text = read_prompt(config.prompt, config.prompt_file)
-    if flags.out is not None:
-        check_folder(flags.out, flags)
     with open_session(config, flags) as session:
         ids = _prompt_ids(session, text, chat=config.chat)
         _warn_beyond(session, len(ids), config)

@@ -13,7 +13,7 @@ from longheads.config import PasskeyConfig
 from longheads.continuation import Settings, continue_prompt
 from longheads.passkey_prompts import Trial, check_lengths, trial_id, write_trial
 from longheads.passkey_report import accuracy_table
-from longheads.session import Session, answer, check_folder, open_run, open_session, tell
+from longheads.session import Session, answer, open_run, open_session, tell
 from papercore.config import RunFlags
 from papercore.device import is_out_of_memory, release_memory
 from papercore.errors import PaperError
@@ -24,12 +24,10 @@ from papercore.runs import Run
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_FOLDER = Path("runs") / "longheads-passkey"
-
 EXIT_FAILED = 1
 
 
-def run(config: PasskeyConfig, flags: RunFlags) -> int:
+def run(config: PasskeyConfig, flags: RunFlags, out: Path) -> int:
     """Runs the trials and prints the table of accuracies.
 
     Returns:
@@ -39,8 +37,6 @@ def run(config: PasskeyConfig, flags: RunFlags) -> int:
         ConfigError: A length is too short for the prompt, or the window does not fit the model.
         ModelError: The model cannot be loaded or used.
     """
-    out = flags.out or DEFAULT_FOLDER
-    check_folder(out, flags)
     with open_session(config, flags) as session:
         check_lengths(session.tokenizer, config)
         with open_run(out, config, flags, "passkey") as folder:

@@ -20,7 +20,6 @@ from longheads.config import ModelRunConfig
 from longheads.plugin import Handle
 from papercore.config import RunFlags
 from papercore.device import seed_everything
-from papercore.errors import ConfigError
 from papercore.models import describe, load_model
 from papercore.runs import Run
 
@@ -75,20 +74,6 @@ def open_session(config: ModelRunConfig, flags: RunFlags) -> Iterator[Session]:
                 *(handle.window, trained),
             )
         yield Session(model, tokenizer, handle, trained)
-
-
-def check_folder(out: Path, flags: RunFlags) -> None:
-    """Refuses a folder that is in use before a model is loaded for it; `Run.open` decides later.
-
-    Raises:
-        ConfigError: There is something in it, and no flag says what to do about it.
-    """
-    if out.is_file():
-        raise ConfigError(f"{out} is a file: give another --out")
-    if out.is_dir() and any(out.iterdir()) and not (flags.resume or flags.overwrite):
-        raise ConfigError(
-            f"{out} is not empty: --resume goes on with the run there, --overwrite deletes it first"
-        )
 
 
 def open_run(

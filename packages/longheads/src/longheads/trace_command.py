@@ -5,42 +5,36 @@ that were read, the forced ones (first, latest, own) included; the report has th
 recall of the needle.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from longheads.architectures import find_parts
-from longheads.baselines import CHOOSERS
 from longheads.config import TraceConfig
 from longheads.continuation import read
-from longheads.session import Session, answer, check_folder, open_run, open_session, tell
-from longheads.texts import Encoded, encode, occurrences, read_prompt, token_places, warn_unknown
+from longheads.session import Session, answer, open_run, open_session, tell
+from longheads.texts import Encoded, encode, token_places, warn_unknown
 from longheads.trace import Choice, record
 from longheads.trace_report import PROMPT_ID, recall_table
 from papercore.config import RunFlags
-from papercore.errors import ConfigError, DataError, ModelError
+from papercore.errors import ModelError
 from papercore.records import Record
 from papercore.report import conclude
 
-DEFAULT_FOLDER = Path("runs") / "longheads-trace"
 
+def run(config: TraceConfig, flags: RunFlags, out: Path, text: str, starts: Sequence[int]) -> int:
+    """Reads a prompt and writes down what every head read.
 
-def run(config: TraceConfig, flags: RunFlags) -> int:
-    """Reads the prompt and writes down what every head read.
+    Args:
+        config: the command's settings.
+        flags: the run's flags.
+        out: the run folder.
+        text: the prompt.
+        starts: where the needle begins in it.
 
     Raises:
-        ConfigError: The method reads no chunks.
-        DataError: There is no prompt, its file cannot be read, or the needle is not in it.
         ModelError: The model cannot be loaded or used.
     """
-    if config.method not in CHOOSERS:
-        raise ConfigError(
-            f"method {config.method!r} reads no chunks, so there is nothing to trace: use one of "
-            f"{', '.join(CHOOSERS)}"
-        )
-    text = read_prompt(config.prompt, config.prompt_file)
-    starts = _needle_starts(text, config.needle)
-    out = flags.out or DEFAULT_FOLDER
-    check_folder(out, flags)
     with open_session(config, flags) as session:
         encoded = encode(session.tokenizer, text)
         warn_unknown(session.tokenizer, encoded.ids)
@@ -62,24 +56,10 @@ def run(config: TraceConfig, flags: RunFlags) -> int:
 
 
 def _digest(text: str) -> str:
-    import hashlib
-
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _needle_starts(text: str, needle: str | None) -> list[int]:
-    """Where the needle begins, every time; looked for before a model is loaded."""
-    if needle is None:
-        return []
-    if not needle.strip():
-        raise DataError("--needle is empty: give a text of the prompt, or leave it out")
-    starts = list(occurrences(text, needle))
-    if not starts:
-        raise DataError(f"--needle {needle!r} does not occur in the prompt")
-    return starts
-
-
-def _needle_chunks(encoded: Encoded, starts: list[int], config: TraceConfig) -> list[int]:
+def _needle_chunks(encoded: Encoded, starts: Sequence[int], config: TraceConfig) -> list[int]:
     length = len(config.needle or "")
     places = [place for start in starts for place in token_places(encoded, start, length)]
     return sorted({place // config.longheads.chunk_len for place in places})

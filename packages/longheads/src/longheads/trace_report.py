@@ -14,6 +14,8 @@ PREFIX = "trace/"
 """How the ids of these records begin."""
 PROMPT_ID = "trace/prompt"
 """Id of the record that says what was read."""
+MAX_SHOWN = 12
+"""Chunks of the needle that the terminal lists."""
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
@@ -72,8 +74,11 @@ def recall_table(records: Sequence[Record]) -> list[str]:
     shown = [f"{num_tok} tokens, {num_chunks} chunks of {chunk_len}, {traced} positions traced"]
     if not prompt.data["has_needle"]:
         return shown
-    chunks = ", ".join(str(chunk) for chunk in _ints(prompt, "needle_chunks"))
-    shown.append(f"needle occurs {_int(prompt, 'needle_occurs')} times, in chunks {chunks}")
+    needle, occurs = _ints(prompt, "needle_chunks"), _int(prompt, "needle_occurs")
+    more = ", ..." if len(needle) > MAX_SHOWN else ""
+    chunks = ", ".join(str(chunk) for chunk in needle[:MAX_SHOWN])
+    times = "once" if occurs == 1 else f"{occurs} times"
+    shown.append(f"the needle occurs {times}, in {len(needle)} chunks: {chunks}{more}")
     shown.append("recall of the needle: (position, needle chunk) pairs that a head read")
     for name, share in summarise(records).items():
         label = name.removeprefix("recall/").replace("_", " ")

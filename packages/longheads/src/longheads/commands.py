@@ -1,0 +1,74 @@
+"""What the verbs run: everything that a user can get wrong is checked here, then torch is imported.
+
+A missing file or a folder in use is so reported at once, not after half a minute of loading.
+"""
+
+from pathlib import Path
+
+from longheads.config import GenerateConfig, PasskeyConfig, TraceConfig
+from longheads.texts import occurrences, read_prompt
+from papercore.config import RunFlags
+from papercore.errors import ConfigError, DataError
+
+PASSKEY_FOLDER = Path("runs") / "longheads-passkey"
+TRACE_FOLDER = Path("runs") / "longheads-trace"
+
+CHOOSERS = ("longheads", "streaming", "random")
+"""Methods that read chunks."""
+
+
+def generate(config: GenerateConfig, flags: RunFlags) -> int:
+    """`longheads generate`."""
+    text = read_prompt(config.prompt, config.prompt_file)
+    if flags.out is not None:
+        _check_folder(flags.out, flags)
+    from longheads.generate import run
+
+    return run(config, flags, text)
+
+
+def passkey(config: PasskeyConfig, flags: RunFlags) -> int:
+    """`longheads passkey`."""
+    out = flags.out or PASSKEY_FOLDER
+    _check_folder(out, flags)
+    from longheads.passkey import run
+
+    return run(config, flags, out)
+
+
+def trace(config: TraceConfig, flags: RunFlags) -> int:
+    """`longheads trace`."""
+    if config.method not in CHOOSERS:
+        raise ConfigError(
+            f"method {config.method!r} reads no chunks, so there is nothing to trace: use one of "
+            f"{', '.join(CHOOSERS)}"
+        )
+    text = read_prompt(config.prompt, config.prompt_file)
+    starts = _needle_starts(text, config.needle)
+    out = flags.out or TRACE_FOLDER
+    _check_folder(out, flags)
+    from longheads.trace_command import run
+
+    return run(config, flags, out, text, starts)
+
+
+def _check_folder(out: Path, flags: RunFlags) -> None:
+    """Refuses a folder in use before a model is loaded for it; `Run.open` decides for good."""
+    if out.is_file():
+        raise ConfigError(f"{out} is a file: give another --out")
+    if out.is_dir() and any(out.iterdir()) and not (flags.resume or flags.overwrite):
+        raise ConfigError(
+            f"{out} is not empty: --resume goes on with the run there, --overwrite deletes it first"
+        )
+
+
+def _needle_starts(text: str, needle: str | None) -> list[int]:
+    """Where the needle begins, every time."""
+    if needle is None:
+        return []
+    if not needle.strip():
+        raise DataError("--needle is empty: give a text of the prompt, or leave it out")
+    starts = list(occurrences(text, needle))
+    if not starts:
+        raise DataError(f"--needle {needle!r} does not occur in the prompt")
+    return starts

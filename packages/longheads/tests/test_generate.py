@@ -1,0 +1,213 @@
+"""`longheads generate` on a small saved model, as a user would call it."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+
+import longheads
+from longheads.cli import APP
+from longheads.continuation import Settings, continue_prompt, read
+from longheads.plugin import enabled
+from longheads.testing import make, small, tokens
+from longheads.world import WORDS, write_example
+from papercore.errors import ModelError
+from papercore.testing import tiny_model
+from papercore.tiny import byte_tokenizer, tiny_llama, word_tokenizer
+
+SETTINGS = ("--longheads.chunk-len", "8", "--longheads.window", "40", "--prefill-tok", "64")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of the miniature's shape, untrained, with its words."""
+    place = tmp_path_factory.mktemp("model")
+    tiny_llama(51, seed=3).save_pretrained(place)
+    word_tokenizer(WORDS).save_pretrained(place)
+    return place
+
+
+def generate(capsys, folder, *words):
+    capsys.readouterr()
+    code = APP.main(["generate", "--model", str(folder), *SETTINGS, *map(str, words)])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def greedy(model, ids, count):
+    """The slow way: the whole text again for every token."""
+    ids = torch.tensor([ids])
+    for _ in range(count):
+        with torch.no_grad():
+            best = model(ids, use_cache=False).logits[:, -1:].argmax(-1)
+        ids = torch.cat([ids, best], dim=1)
+    return tuple(ids[0, -count:].tolist())
+
+
+@pytest.mark.parametrize("kind", ["llama-gqa", "qwen3"])
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 39, 40, 41, 150])
+def test_pieces_of_any_size_give_what_one_pass_gives(kind, count):
+    model, ids = make(kind), tokens(1, count)[0].tolist()
+    with longheads.enable(model, small()) as handle:
+        expected = greedy(model, ids, 4)
+        for prefill_tok in (16, 33, 4096):
+            settings = Settings(4, prefill_tok=prefill_tok)
+            written = continue_prompt(model, ids, handle=handle, settings=settings)
+            assert written.token_ids == expected
+            assert written.finish_reason == "length"
+
+
+def test_the_cache_has_room_for_everything_from_the_start():
+    model, ids = make("llama-gqa"), tokens(1, 100)[0].tolist()
+    with longheads.enable(model, small()) as handle:
+        cache = handle.make_cache(capacity_tok=len(ids) + 30)
+        made = []
+        handle.make_cache = lambda *, capacity_tok: made.append(capacity_tok) or cache
+        continue_prompt(model, ids, handle=handle, settings=Settings(30, prefill_tok=16))
+        assert made == [130]
+        assert cache.layers[0].keys.shape[2] * 8 < 130 + 4 * 8
+
+
+def test_an_end_token_ends_the_text():
+    model, ids = make("llama-gqa"), tokens(1, 50)[0].tolist()
+    first, second = greedy(model, ids, 2)
+    settings = Settings(9, eos_ids=frozenset({second}))
+    written = continue_prompt(model, ids, handle=None, settings=settings)
+    assert written.token_ids == (first, second)
+    assert written.finish_reason == "stop"
+
+
+def test_generation_settings_of_the_checkpoint_do_not_interfere():
+    model, ids = make("llama-gqa"), tokens(1, 50)[0].tolist()
+    model.generation_config.repetition_penalty = 50.0
+    written = continue_prompt(model, ids, handle=None, settings=Settings(5))
+    assert written.token_ids == greedy(model, ids, 5)
+    assert model.generation_config.repetition_penalty == 50.0
+
+
+@pytest.mark.parametrize("method", ["longheads", "full"])
+def test_activations_that_are_not_finite_are_an_error(method):
+    model, ids = make("llama-gqa"), tokens(1, 100)[0].tolist()
+    with torch.no_grad():
+        model.model.layers[1].self_attn.q_proj.weight[0, 0] = float("nan")
+    handle = longheads.enable(model, small()) if method == "longheads" else None
+    for call in (
+        lambda: continue_prompt(model, ids, handle=handle, settings=Settings(3)),
+        lambda: read(model, ids, handle=handle, prefill_tok=64),
+    ):
+        with pytest.raises(ModelError, match="not finite"):
+            call()
+
+
+def test_a_token_id_outside_of_the_vocabulary_is_an_error():
+    with pytest.raises(ModelError, match="token id 259 is outside"):
+        continue_prompt(make("llama-gqa"), [1, 259], handle=None, settings=Settings(1))
+
+
+def test_only_the_answer_is_on_stdout(capsys, folder, tmp_path):
+    file = tmp_path / "prompt.txt"
+    example = write_example(seed=0, length=200)
+    file.write_text(example.text + "\n")
+    code, out, err = generate(capsys, folder, "--prompt-file", file, "--max-new-tokens", 3)
+    assert code == 0
+    assert len(out.split()) == 3
+    assert set(out.split()) <= {*WORDS, "<unk>", "<pad>", "<eos>"}
+    assert "read 200 tokens" in err
+    assert "window 40" in err
+    assert generate(capsys, folder, "--prompt", example.text, "--max-new-tokens", 3)[1] == out
+
+
+@pytest.mark.parametrize("method", ["full", "streaming", "random", "pi", "ntk", "yarn"])
+def test_every_method_answers(capsys, folder, method):
+    prompt = write_example(seed=1, length=120).text
+    code, out, err = generate(capsys, folder, "--prompt", prompt, "--method", method)
+    assert (code, len(out.split())) == (0, 1)
+    assert f"method {method}" in err
+
+
+def test_a_prompt_of_one_token(capsys, folder):
+    code, out, _ = generate(capsys, folder, "--prompt", "fen", "--max-new-tokens", 2)
+    assert (code, len(out.split())) == (0, 2)
+
+
+def test_words_that_the_model_does_not_know_are_counted(capsys, folder, caplog):
+    code, _, _ = generate(capsys, folder, "--prompt", "fen zebra fen")
+    assert code == 0
+    assert "1 of 3 tokens are words that this model does not know" in caplog.text
+
+
+def test_the_record_of_a_run(capsys, folder, tmp_path):
+    out = tmp_path / "run"
+    text = write_example(seed=2, length=100).text
+    code, answer, _ = generate(capsys, folder, "--prompt", text, "--out", out)
+    assert code == 0
+    (record,) = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    data = record["data"]
+    assert record["id"] == "generate/0"
+    assert data["prompt_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert (data["prompt_tok"], data["window_tok"], data["trained_tok"]) == (100, 40, 256)
+    assert data["text"] == answer.strip()
+    assert (data["prefill_s"] > 0, data["method"]) == (True, "longheads")
+    assert (out / "report.html").is_file()
+    assert APP.main(["report", str(out), "--recheck"]) == 0
+    again, out_again, err = generate(capsys, folder, "--prompt", text, "--out", out, "--resume")
+    assert (again, out_again) == (0, "")
+    assert "holds this answer already" in err
+    other, _, err = generate(capsys, folder, "--prompt", f"fen {text}", "--out", out, "--resume")
+    assert other == 2
+    assert "another run" in err
+
+
+def test_sampling_repeats_with_its_seed(capsys, folder):
+    words = ("--prompt", "fen moss fox", "--max-new-tokens", 8, "--temperature", 1.5)
+    one, same, other = (generate(capsys, folder, *words, "--seed", s)[1] for s in (1, 1, 2))
+    assert one == same != other
+
+
+def test_chat_needs_a_template_and_uses_it(capsys, tmp_path):
+    model = tiny_model("llama-gqa", max_position_embeddings=256)
+    model.save_pretrained(tmp_path)
+    tokenizer = byte_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    code, out, err = generate(capsys, tmp_path, "--prompt", "hi", "--chat")
+    assert (code, out) == (2, "")
+    assert "no chat template" in err.splitlines()[-1]
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.content }}]{% endfor %}>"
+    tokenizer.save_pretrained(tmp_path)
+    code, _, err = generate(capsys, tmp_path, "--prompt", "hi", "--chat")
+    assert code == 0
+    assert "read 5 tokens" in err  # [hi]>
+
+
+def test_a_model_that_is_not_proved_is_one_line(capsys, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=51,
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    word_tokenizer(WORDS).save_pretrained(tmp_path)
+    code, out, err = generate(capsys, tmp_path, "--prompt", "fen", "--out", tmp_path / "run")
+    assert (code, out) == (2, "")
+    assert "'gpt2' is refused" in err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_window_above_the_trained_length_warns_with_the_number(capsys, folder, caplog):
+    code, _, _ = generate(capsys, folder, "--prompt", "fen", "--longheads.window", 512)
+    assert code == 0
+    assert "window 512 is longer than the 256 tokens" in caplog.text
+
+
+def test_nothing_stays_enabled_after_a_command():
+    model = make("llama-gqa")
+    with longheads.enable(model, small()) as handle:
+        continue_prompt(model, [1, 2], handle=handle, settings=Settings(1))
+    assert enabled(model) is None
