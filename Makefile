@@ -34,7 +34,7 @@ help:  ## show this list
 uv:
 	@$(FIND_UV); if [ -z "$$uv" ]; then \
 		echo "installing uv into .tools"; \
-		$(PYTHON) -m pip install --quiet --upgrade --disable-pip-version-check --no-warn-script-location \
+		$(PYTHON) -m pip install -qq --upgrade --disable-pip-version-check --no-warn-script-location \
 			--root-user-action=ignore --target .tools 'uv>=0.11'; \
 	fi
 
