@@ -200,10 +200,33 @@ def test_a_model_that_is_not_proved_is_one_line(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_window_above_the_trained_length_warns_with_the_number(capsys, folder, caplog):
-    code, _, _ = generate(capsys, folder, "--prompt", "fen", "--longheads.window", 512)
+@pytest.mark.parametrize(
+    ("window", "chunk_len", "warning"),
+    [
+        (512, 8, "window 512 is longer than the 256 tokens"),
+        (32, 8, "the window of 32 tokens is small for a model trained at 256"),
+    ],
+)
+def test_a_window_that_hardly_fits_the_model_warns_with_the_numbers(
+    capsys, folder, caplog, window, chunk_len, warning
+):
+    size = ("--longheads.window", window, "--longheads.chunk-len", chunk_len)
+    code, _, _ = generate(capsys, folder, "--prompt", "fen", *size)
     assert code == 0
-    assert "window 512 is longer than the 256 tokens" in caplog.text
+    assert warning in caplog.text
+
+
+def test_a_failure_leaves_no_run_folder(capsys, tmp_path):
+    model = tiny_llama(51, seed=3)
+    with torch.no_grad():
+        model.lm_head.weight[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "model")
+    word_tokenizer(WORDS).save_pretrained(tmp_path / "model")
+    words = ("--prompt", "fen moss", "--out", tmp_path / "run")
+    code, out, err = generate(capsys, tmp_path / "model", *words)
+    assert (code, out) == (2, "")
+    assert "logits are not finite" in err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
 
 
 def test_nothing_stays_enabled_after_a_command():

@@ -140,7 +140,7 @@ def test_which_chunks_hold_the_needle_by_hand():
 
 
 def test_a_length_without_room_is_refused():
-    with pytest.raises(ConfigError, match="too short: the prompt has 3"):
+    with pytest.raises(ConfigError, match=r"too short: the prompt has \d+ without"):
         write_trial(BYTES, "passkey", length=SHORT - 20, index=0)
     with pytest.raises(ConfigError, match="too short"):
         write_trial(WORLD, "world", length=10, index=0)

@@ -25,13 +25,13 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from longheads.architectures import Parts, find_parts, trained_length
-from longheads.config import LongHeadsConfig, Method
+from longheads.config import CHUNK_METHODS, LongHeadsConfig, Method
 from longheads.plugin import Handle, enable
 from papercore.config import merge, plain, validate
 from papercore.errors import ModelError
 
-CHOOSERS: Mapping[Method, str] = {"longheads": "", "streaming": "recent", "random": "random"}
-"""Methods that read chunks, and how they choose them; "" leaves it to the config."""
+CHOICES: Mapping[Method, str] = {"streaming": "recent", "random": "random"}
+"""How the baselines that read chunks choose them; LongHeads leaves that to its config."""
 
 
 @contextmanager
@@ -52,7 +52,7 @@ def apply_method(
     Raises:
         ModelError: for a model that the method is not proved on.
     """
-    if method in CHOOSERS:
+    if method in CHUNK_METHODS:
         with enable(model, chooser_config(method, config)) as handle:
             yield handle
     elif method == "full":
@@ -64,9 +64,9 @@ def apply_method(
 
 def chooser_config(method: Method, config: LongHeadsConfig) -> LongHeadsConfig:
     """Settings of LongHeads with the method's own choice of chunks."""
-    if not CHOOSERS[method]:
+    if method not in CHOICES:
         return config
-    return validate(LongHeadsConfig, merge(plain(config), {"select": CHOOSERS[method]}))
+    return validate(LongHeadsConfig, merge(plain(config), {"select": CHOICES[method]}))
 
 
 def scaled_config(config: PreTrainedConfig, method: Method, factor: float) -> PreTrainedConfig:

@@ -5,16 +5,13 @@ A missing file or a folder in use is so reported at once, not after half a minut
 
 from pathlib import Path
 
-from longheads.config import GenerateConfig, PasskeyConfig, TraceConfig
+from longheads.config import CHUNK_METHODS, GenerateConfig, PasskeyConfig, TraceConfig
 from longheads.texts import occurrences, read_prompt
 from papercore.config import RunFlags
 from papercore.errors import ConfigError, DataError
 
 PASSKEY_FOLDER = Path("runs") / "longheads-passkey"
 TRACE_FOLDER = Path("runs") / "longheads-trace"
-
-CHOOSERS = ("longheads", "streaming", "random")
-"""Methods that read chunks."""
 
 
 def generate(config: GenerateConfig, flags: RunFlags) -> int:
@@ -38,10 +35,10 @@ def passkey(config: PasskeyConfig, flags: RunFlags) -> int:
 
 def trace(config: TraceConfig, flags: RunFlags) -> int:
     """`longheads trace`."""
-    if config.method not in CHOOSERS:
+    if config.method not in CHUNK_METHODS:
         raise ConfigError(
             f"method {config.method!r} reads no chunks, so there is nothing to trace: use one of "
-            f"{', '.join(CHOOSERS)}"
+            f"{', '.join(CHUNK_METHODS)}"
         )
     text = read_prompt(config.prompt, config.prompt_file)
     starts = _needle_starts(text, config.needle)

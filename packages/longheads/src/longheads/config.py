@@ -16,6 +16,9 @@ IMPLEMENTATION = "longheads"
 Method = Literal["longheads", "full", "streaming", "random", "pi", "ntk", "yarn"]
 """`longheads` and the baselines that run in the same harness."""
 
+CHUNK_METHODS: tuple[Method, ...] = ("longheads", "streaming", "random")
+"""Those that read chunks: LongHeads itself, and LongHeads with another way of choosing."""
+
 
 class LongHeadsConfig(Config):
     """How every head reads a long text. The defaults are the method; the rest are ablations.

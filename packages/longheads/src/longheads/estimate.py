@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from longheads.config import (
+    CHUNK_METHODS,
     GenerateConfig,
     ModelRunConfig,
     PasskeyConfig,
@@ -186,7 +187,7 @@ def _work(config: ModelRunConfig, shape: Shape, num_tok: int) -> dict[str, str]:
 
 
 def _reads_chunks(config: ModelRunConfig) -> bool:
-    return config.method in ("longheads", "streaming", "random")
+    return config.method in CHUNK_METHODS
 
 
 def _is_float32(config: ModelRunConfig) -> bool:

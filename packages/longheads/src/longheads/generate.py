@@ -20,6 +20,7 @@ from papercore.config import RunFlags
 from papercore.errors import DataError, ModelError
 from papercore.records import Record
 from papercore.report import conclude
+from papercore.runs import is_run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +33,22 @@ def run(config: GenerateConfig, flags: RunFlags, text: str) -> int:
     Raises:
         ModelError: The model cannot be loaded or used, or its logits are not finite.
     """
-    with open_session(config, flags) as session:
-        ids = _prompt_ids(session, text, chat=config.chat)
-        _warn_beyond(session, len(ids), config)
-        if flags.out is None:
-            _write(session, ids, config)
-            return 0
-        digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if flags.out is not None and flags.resume and is_run_folder(flags.out):
         with open_run(flags.out, config, flags, "generate", data_hash=digest) as folder:
             if RECORD_ID in folder.done:
                 tell(f"{flags.out} holds this answer already")
-            else:
-                folder.note(**session.facts)
-                with folder.timed("generate"):
-                    written = _write(session, ids, config)
-                folder.count(tokens=len(ids) + len(written.token_ids))
-                folder.append(_record(session, ids, written, digest, config))
+                return 0
+    with open_session(config, flags) as session:
+        ids = _prompt_ids(session, text, chat=config.chat)
+        _warn_beyond(session, len(ids), config)
+        written = _write(session, ids, config)
+        if flags.out is None:
+            return 0
+        # The folder is made last, so that a failure leaves nothing behind.
+        with open_run(flags.out, config, flags, "generate", data_hash=digest) as folder:
+            folder.note(**session.facts)
+            folder.append(_record(session, ids, written, digest, config))
     conclude(flags.out)
     tell(f"run folder: {flags.out}")
     return 0

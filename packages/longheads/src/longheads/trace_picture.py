@@ -83,6 +83,9 @@ def _png(picture: Picture) -> bytes:
                 clip_on=False,
             )
         axes.set_ylim(len(picture.rows) + 0.2, -1.2)
+        num_chunks = len(picture.shares[0])
+        margin = 0.5 + num_chunks / 200  # the first chunk must not lie under the frame
+        axes.set_xlim(-margin, num_chunks - 1 + margin)
         axes.set_xlabel("chunk")
         axes.set_ylabel("layer.head")
         places, labels = _labels(picture.rows)
