@@ -128,8 +128,10 @@ class _Call:
         """Cuts the tokens into blocks; none lies on both sides of the window."""
         rows, heads, tokens, width = query.shape
         slots = self.state.max_slots
-        room = max(WORKSPACE_BYTES // (8 * rows * heads * slots), WORKSPACE_BYTES // (1024 * width))
-        size = max(self.chunk_len, min(room, 8192) // self.chunk_len * self.chunk_len)
+        for_choices = WORKSPACE_BYTES // (8 * rows * heads * slots)
+        for_answers = WORKSPACE_BYTES // (slots * (4 * width + 64))  # of one head
+        room = min(for_choices, for_answers) // self.chunk_len * self.chunk_len
+        size = max(self.chunk_len, room)
         border = max(0, self.state.window - start)
         low = 0
         while low < tokens:
