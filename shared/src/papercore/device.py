@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 from accelerate.utils import find_executable_batch_size
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
