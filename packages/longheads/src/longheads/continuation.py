@@ -22,13 +22,13 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
 
 from longheads.plugin import Handle
 from papercore.errors import ModelError
+from papercore.generate.defaults import without_defaults
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def continue_prompt(
     ids_1T = torch.tensor([list(ids)], device=model.device)
     watch = _Watch()
     started = time.perf_counter()
-    with _no_settings_of_its_own(model), _without_reminder(), torch.no_grad():
+    with without_defaults(model), _without_reminder(), torch.no_grad():
         output_1T = model.generate(  # type: ignore[operator]
             input_ids=ids_1T,
             attention_mask=torch.ones_like(ids_1T),
@@ -141,13 +141,6 @@ def new_cache(model: PreTrainedModel, handle: Handle | None, *, capacity_tok: in
     return handle.make_cache(capacity_tok=capacity_tok)
 
 
-def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """All ids that end a text: chat models name several in their generation config."""
-    own = getattr(model.generation_config, "eos_token_id", None)
-    ids = own if isinstance(own, list) else [own]
-    return frozenset(id_ for id_ in [*ids, tokenizer.eos_token_id] if id_ is not None)
-
-
 class _Watch(LogitsProcessor):
     """Notes when the first logits come, and stops at logits that are not finite."""
 
@@ -189,17 +182,6 @@ def _generation_config(settings: Settings) -> GenerationConfig:
         prefill_chunk_size=settings.prefill_tok,
         **sampling,
     )
-
-
-@contextmanager
-def _no_settings_of_its_own(model: PreTrainedModel) -> Iterator[None]:
-    """Puts aside the checkpoint's generation defaults, which would fill what is not given here."""
-    own = model.generation_config
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 @contextmanager

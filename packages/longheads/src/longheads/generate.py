@@ -13,11 +13,12 @@ from jinja2 import TemplateError
 from transformers import TextStreamer
 
 from longheads.config import GenerateConfig
-from longheads.continuation import Continuation, Settings, continue_prompt, eos_ids
+from longheads.continuation import Continuation, Settings, continue_prompt
 from longheads.session import Session, open_run, open_session, tell
 from longheads.texts import encode, warn_unknown
 from papercore.config import RunFlags
 from papercore.errors import DataError, ModelError
+from papercore.generate.defaults import eos_ids
 from papercore.records import Record
 from papercore.report import conclude
 from papercore.runs import is_run_folder

@@ -7,8 +7,7 @@ sampled one draws from its own seed, whatever stands next to it.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
@@ -26,6 +25,7 @@ from transformers import (
 from papercore.device import fan_out, is_out_of_memory, release_memory
 from papercore.errors import GenerationError, PaperError
 from papercore.generate.decoding import RowSampler, RowStopper, cut_at_stop
+from papercore.generate.defaults import eos_ids, without_defaults
 from papercore.generate.prompts import Processor, Prompt, encode, tokenizer_of
 from papercore.generate.types import Completion, Request, SamplingParams, Usage
 
@@ -82,7 +82,7 @@ class HFGenerator:
         self.seed = seed
         self.max_context: int | None = trained if max_context is None else max_context
         self._vocab_size: int = text_config.vocab_size
-        self._eos_ids = _eos_ids(model, self.tokenizer)
+        self._eos_ids = eos_ids(model, self.tokenizer)
         self._batch_size = AUTO_BATCH_SIZE if batch_size == "auto" else batch_size
         if self._batch_size < 1:
             raise GenerationError(f"batch_size={batch_size}: must be at least 1, or auto")
@@ -172,7 +172,7 @@ class HFGenerator:
         settings = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=max(job.max_new_tokens for job in batch), pad_token_id=pad_id
         )
-        with _no_settings_of_its_own(self.model):
+        with without_defaults(self.model):
             output_BT = self.model.generate(  # type: ignore[operator]
                 input_ids=torch.tensor(ids, device=device),
                 attention_mask=torch.tensor(mask, device=device),
@@ -218,13 +218,6 @@ def _failed(request: Request, problem: str, prompt_tokens: int = 0) -> Completio
     return Completion(id=request.id, finish_reason="error", error=problem, usage=usage)
 
 
-def _eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """All ids that end a sequence: chat models name several in their generation config."""
-    own = getattr(model.generation_config, "eos_token_id", None)
-    ids = own if isinstance(own, list) else [own]
-    return frozenset(id_ for id_ in [*ids, tokenizer.eos_token_id] if id_ is not None)
-
-
 def _pad_id(tokenizer: PreTrainedTokenizerBase, batch: Sequence[_Job]) -> int:
     """A token for the masked places; any will do.
 
@@ -237,18 +230,3 @@ def _pad_id(tokenizer: PreTrainedTokenizerBase, batch: Sequence[_Job]) -> int:
         if wanted is not None and wanted not in last
         else next(i for i in count() if i not in last)
     )
-
-
-@contextmanager
-def _no_settings_of_its_own(model: PreTrainedModel) -> Iterator[None]:
-    """Puts aside the model's generation defaults.
-
-    `generate` fills from them whatever is not given, so that a repetition penalty of the checkpoint
-    would change greedy results in silence.
-    """
-    own = model.generation_config
-    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        model.generation_config = own
