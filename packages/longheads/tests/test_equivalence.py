@@ -118,6 +118,18 @@ def test_beam_search_equals_beam_search_without_a_cache():
     assert cached.tolist() == fresh.tolist()
 
 
+@torch.no_grad()
+def test_prompt_lookup_takes_tokens_back_and_changes_nothing():
+    model, ids = make("llama-gqa"), tokens(rows=1, count=90)
+    ids[0, 60:] = ids[0, 20:50]  # so that lookups find something, and are often wrong
+    options = {"max_new_tokens": 40, "do_sample": False, "pad_token_id": 0}
+    mask = torch.ones_like(ids)
+    with longheads.enable(model, small()):
+        plain = model.generate(ids, attention_mask=mask, **options)
+        guessed = model.generate(ids, attention_mask=mask, prompt_lookup_num_tokens=5, **options)
+    assert guessed.tolist() == plain.tolist()
+
+
 @pytest.mark.parametrize("removed", [1, 5, 8, 9, 13])
 @pytest.mark.parametrize("kind", ["llama-gqa", "mistral"])
 @torch.no_grad()
