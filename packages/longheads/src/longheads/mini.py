@@ -33,6 +33,11 @@ BATCH_TOK = 16_384
 LOG_STEPS = 50
 """Training steps from one line of metrics to the next."""
 
+RECIPES_TRIED = 9
+"""Training recipes that were compared on texts of their own before this one was chosen, by what
+LongHeads read with them. All readers share the model, and nothing else was tuned for any of them:
+chunks of 16 words in the trained window; the factor of pi, ntk and yarn is the multiple."""
+
 FACTS = QUESTIONS = 4
 REPEATS = 2
 """The paper's passkey sentence states its key twice, so a fact of the test texts stands twice."""
@@ -74,7 +79,7 @@ FULL_PLAN = Plan(
         "oracle": (2, 4, 8),
         "pi": (2, 4, 8),
         "ntk": (2, 4, 8),
-        "yarn": (2, 4, 8),
+        "yarn": (2, 4, 8, 16, 32),
     },
     documents=50,
 )
@@ -216,7 +221,6 @@ def _describe_budgets_(run: Run, recipe: Recipe, plan: Plan) -> None:
                 "role": "method" if reader == "longheads" else "baseline",
                 "steps": recipe.num_steps,
                 "tokens": tokens,
-                # chunks of 16 in the trained window; the factor of pi, ntk and yarn is the multiple
-                "tuning": 1,
+                "tuning": RECIPES_TRIED,
             }
             run.append(Record(id=f"budget/{reader}", data=data))
