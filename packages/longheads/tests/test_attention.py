@@ -17,12 +17,21 @@ def apply(query, key, cos, sin):
     return turn(query), turn(key)
 
 
+def turns(angle):
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
 def rotation(num_slots, length, width):
     frequency = 0.3 ** torch.arange(width // 2)
     slot = torch.arange(num_slots - 1, -1, -1) * length
     angle = (slot[:, None] * frequency).repeat(1, 2)
     back = (-torch.arange(length)[:, None] * frequency).repeat(1, 2)
-    return Rotation(apply, angle.cos(), angle.sin(), back.cos(), back.sin())
+    return Rotation(apply, turns(angle), turns(back))
+
+
+def rotated(turn, query, slot):
+    cos, sin = turn.slot_turns[slot].chunk(2, dim=-1)
+    return apply(query[None, None], query[None, None], cos[None], sin[None])[0][0, 0]
 
 
 def loop(query, pages, page, first, last, turn, scale):
@@ -33,7 +42,7 @@ def loop(query, pages, page, first, last, turn, scale):
         if page[slot] < 0:
             continue
         for offset in range(int(first[slot]), int(last[slot]) + 1):
-            q = turn.rotate(query[None], torch.tensor([slot - num_slots]))[0]
+            q = rotated(turn, query[None], torch.tensor([slot - num_slots]))[0]
             keys.append(scale * (q @ pages.keys[page[slot], offset]))
             values.append(pages.values[page[slot], offset])
     return torch.stack(keys).softmax(0) @ torch.stack(values)

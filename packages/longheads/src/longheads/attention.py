@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longheads.rotary import Rotation
+from longheads.rotary import Rotation, wide
 
 TILE_ELEMENTS = 1 << 18
 """Scores computed at once: 1 MiB in float32, so that softmax stays in the cache of a CPU core."""
@@ -56,7 +56,7 @@ def attend_chunk_major(
     """
     heads, tokens, width = query_XTD.shape
     num_slots = plan.pages.shape[-1]
-    out_ND = query_XTD.new_zeros(heads * tokens * num_slots, width, dtype=torch.float32)
+    out_ND = wide(query_XTD.new_zeros(heads * tokens * num_slots, width))
     lse_N = torch.full_like(out_ND[:, 0], _LOWEST)
     work = _Work(query_XTD, pages, plan, rotation, scale, out_ND, lse_N)
     work.fill_([slot for slot in range(num_slots) if slot not in plan.masked], hidden=False)
@@ -85,9 +85,9 @@ def attend_gathered(
     index = page_BSK.clamp(min=0)
     keys_BSKLD, values_BSKLD = pages.keys[index], pages.values[index]
     num_slots = page_BSK.shape[-1]
-    spread = query_BSRD.unsqueeze(2).expand(-1, -1, num_slots, -1, -1)
-    query_BSKRD = rotation.rotate(spread, rotation.slots(num_slots)[:, None])
-    scores = torch.matmul(query_BSKRD, keys_BSKLD.transpose(-1, -2)).float().mul_(scale)
+    paired = rotation.with_partner(query_BSRD).unsqueeze(2).expand(-1, -1, num_slots, -1, -1)
+    query_BSKRD = rotation.turn(paired, rotation.slots(num_slots)[:, None]).to(query_BSRD.dtype)
+    scores = wide(torch.matmul(query_BSKRD, keys_BSKLD.transpose(-1, -2))).mul_(scale)
     offset_L = torch.arange(keys_BSKLD.shape[-2], device=scores.device)
     seen_BKL = offset_L <= last_BK.unsqueeze(-1)
     if first_BK is not None:
@@ -120,16 +120,16 @@ class _Work:
         tokens, num_slots = self.plan.pages.shape[1:]
         length = self.pages.keys.shape[1]
         rows_MR, page_M = _tiles(page_N)
-        queries = self.query_XTD.reshape(-1, self.query_XTD.shape[-1])
+        paired = self.rotation.with_partner(self.query_XTD).flatten(0, 1)
         step = max(1, TILE_ELEMENTS // (rows_MR.shape[1] * length))
         for start in range(0, rows_MR.shape[0], step):
             pair_MR = pair_N[rows_MR[start : start + step]]
             page = page_M[start : start + step]
             slot_MR, source_MR = pair_MR % num_slots, pair_MR // num_slots
-            query = self.rotation.rotate(queries[source_MR], slot_MR - num_slots)
+            query = self.rotation.turn(paired[source_MR], slot_MR - num_slots)
             seen = _seen(self.plan, source_MR % tokens, slot_MR, length) if hidden else None
             key, value = self.pages.keys[page], self.pages.values[page]
-            out, lse = _tile_attention(query, key, value, self.scale, seen)
+            out, lse = _tile_attention(query.to(key.dtype), key, value, self.scale, seen)
             flat = pair_MR.flatten()
             self.out_ND[flat] = out.flatten(0, 1)
             self.lse_N[flat] = lse.flatten()
@@ -183,12 +183,12 @@ def _seen(plan: Plan, token_MR: Tensor, slot_MR: Tensor, length: int) -> Tensor:
 def _tile_attention(
     query_MRD: Tensor, key_MLD: Tensor, value_MLD: Tensor, scale: float, seen_MRL: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Softmax attention of each tile and the logarithm of its normaliser, in float32."""
-    scores = torch.bmm(query_MRD, key_MLD.transpose(1, 2)).float().mul_(scale)
+    """Softmax attention of each tile and the logarithm of its normaliser, in wide precision."""
+    scores = wide(torch.bmm(query_MRD, key_MLD.transpose(1, 2))).mul_(scale)
     if seen_MRL is not None:
         scores.masked_fill_(~seen_MRL, float("-inf"))
     top = scores.amax(dim=-1, keepdim=True).clamp_(min=_LOWEST)
     weights = scores.sub_(top).exp_()
     total = weights.sum(dim=-1, keepdim=True).clamp_(min=1e-30)
-    out = torch.bmm(weights.to(value_MLD.dtype), value_MLD).float().div_(total)
+    out = wide(torch.bmm(weights.to(value_MLD.dtype), value_MLD)).div_(total)
     return out, (top + total.log()).squeeze(-1)

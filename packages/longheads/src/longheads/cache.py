@@ -60,6 +60,7 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         self.broken = False  # a forward pass failed half-way
         self.reps: Tensor | None = None
         self.tail_queries: Tensor | None = None
+        self.tail_chunks: list[list[int]] = []  # which chunks these are, per row
 
     # what transformers calls
 
@@ -98,7 +99,7 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
     def reset(self) -> None:
         """Forgets all tokens and frees the memory."""
         self.keys = self.values = self.reps = self.tail_queries = None
-        self.lengths, self.seen_columns, self.base = [], 0, 0
+        self.lengths, self.tail_chunks, self.seen_columns, self.base = [], [], 0, 0
         self.is_initialized = False
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -112,8 +113,8 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         if tokens_to_remove == 0 or not self.lengths:
             return
         shorter = [length + tokens_to_remove for length in self.lengths]
-        for old, new in zip(self.lengths, shorter, strict=True):
-            self._check_crop(old, new)
+        for row, new in enumerate(shorter):
+            self._check_crop(row, new)
         self.lengths = shorter
         self.seen_columns += tokens_to_remove
 
@@ -132,6 +133,7 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
             return
         rows = torch.arange(len(self.lengths))[indices.cpu()].tolist()
         self.lengths = [self.lengths[row] for row in rows]
+        self.tail_chunks = [list(self.tail_chunks[row]) for row in rows]
         for name in ("keys", "values", "reps", "tail_queries"):
             tensor = getattr(self, name)
             if tensor is not None:
@@ -181,6 +183,7 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         """Makes room for rows of up to `length` tokens."""
         if not self.lengths:
             self.lengths = [0] * batch
+            self.tail_chunks = [[-1] * TAIL_CHUNKS for _ in range(batch)]
         if len(self.lengths) != batch:
             raise ModelError(f"the cache holds {len(self.lengths)} rows but the batch has {batch}")
         wanted = -(-length // self.chunk_len) - self.base
@@ -236,6 +239,21 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
             offset = low - chunk * self.chunk_len
             kept = self.tail_queries[:, :, chunk % TAIL_CHUNKS, offset : offset + high - low]
             kept[index] = query[:, :, low - start : high - start]
+            self._note_tail_(rows, chunk)
+
+    def keep_query_(self, rows: Sequence[int], position: Tensor, query: Tensor) -> None:
+        """Keeps the query of one token of each given row.
+
+        Shapes:
+            query: one entry per row, H, D.
+        """
+        if self.tail_queries is None:
+            return
+        chunk, offset = position // self.chunk_len, position % self.chunk_len
+        index = torch.as_tensor(list(rows), device=query.device)
+        self.tail_queries[index, :, chunk % TAIL_CHUNKS, offset] = query
+        for row, number in zip(rows, chunk.tolist(), strict=True):
+            self._note_tail_([row], number)
 
     def drop_unseen_(self) -> None:
         """Lets a sliding layer forget pages that no later token and no crop can reach."""
@@ -249,14 +267,20 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         self.values = self.values[:, :, surplus:].clone()
         self.base += surplus
 
-    def _check_crop(self, old: int, new: int) -> None:
-        chunk = new // self.chunk_len
-        unfinished = new % self.chunk_len != 0
-        lost = unfinished and chunk < (old - 1) // self.chunk_len - TAIL_CHUNKS + 1
-        if new < 0 or (lost and not self.is_sliding) or (self.is_sliding and self._dropped(new)):
+    def _note_tail_(self, rows: Sequence[int], chunk: int) -> None:
+        for row in rows:
+            self.tail_chunks[row][chunk % TAIL_CHUNKS] = chunk
+
+    def _check_crop(self, row: int, new: int) -> None:
+        chunk, rest = divmod(new, self.chunk_len)
+        if self.is_sliding:
+            lost = self._dropped(new)
+        else:
+            lost = rest != 0 and self.tail_chunks[row][chunk % TAIL_CHUNKS] != chunk
+        if new < 0 or lost:
             raise ModelError(
-                f"cannot crop from {old} to {new} tokens: only the last {TAIL_CHUNKS} chunks of "
-                f"{self.chunk_len} tokens can be taken back"
+                f"cannot crop from {self.lengths[row]} to {new} tokens: only the last "
+                f"{TAIL_CHUNKS} chunks of {self.chunk_len} tokens can be taken back"
             )
 
     def _dropped(self, length: int) -> bool:

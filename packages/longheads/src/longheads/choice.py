@@ -15,6 +15,7 @@ from torch import Tensor
 from longheads import selection
 from longheads.cache import LongHeadsLayer
 from longheads.chunks import score_features
+from longheads.rotary import wide
 from longheads.state import ModelState
 from papercore.errors import ModelError
 
@@ -75,7 +76,7 @@ class Chooser:
         offset = (position_RT % self.layer.chunk_len).unsqueeze(1).expand(num_rows, heads, tokens)
         plain = self.state.rotation(query_RHTD.device).unrotate(query_RHTD, offset)
         chosen = slice(None) if len(rows) == layer.reps.shape[0] else list(rows)
-        reps = layer.reps[chosen][:, :, :num_chunks].float()
+        reps = wide(layer.reps[chosen][:, :, :num_chunks])
         scores = torch.matmul(score_features(plain, config.chunk_rep), reps.transpose(-1, -2))
         self._check_finite(scores)
         return selection.share(scores, config.share_selection, layer.kv_heads)

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from longheads.rotary import wide
+
 ChunkRep = Literal["attention", "mean", "minmax", "last", "random"]
 """`attention` is the method, the others ablations; `random` takes the key at one drawn offset."""
 
@@ -63,10 +65,10 @@ def _attended_keys(
 ) -> Tensor:
     """Pools the chunk by attention to itself, then lets the pooled vector attend to its keys."""
     inner_GCLD = _softmax_product(query_GCLD, key_GCLD, value_GCLD, scale)
-    pooled_GC1D = inner_GCLD.float().mean(dim=-2, keepdim=True).to(query_GCLD.dtype)
+    pooled_GC1D = wide(inner_GCLD).mean(dim=-2, keepdim=True).to(query_GCLD.dtype)
     return _softmax_product(pooled_GC1D, key_GCLD, key_GCLD, scale).squeeze(-2)
 
 
 def _softmax_product(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    weights = torch.matmul(query, key.transpose(-1, -2)).float().mul_(scale)
+    weights = wide(torch.matmul(query, key.transpose(-1, -2))).mul_(scale)
     return torch.matmul(weights.softmax(dim=-1).to(value.dtype), value)

@@ -179,9 +179,8 @@ class _Call:
         position_A = torch.as_tensor([start for _, start in active], device=query.device)
         newest = query[row_A, :, column_A]
         layer.write_one_(row_A, position_A, key[row_A, :, column_A], value[row_A, :, column_A])
-        if layer.tail_queries is not None:
-            chunk_A, offset_A = position_A // self.chunk_len, position_A % self.chunk_len
-            layer.tail_queries[row_A, :, chunk_A % TAIL_CHUNKS, offset_A] = newest
+        layer.keep_query_(rows, position_A, newest)
+        if not layer.is_sliding:
             self._represent_completed_(active)
         out = torch.zeros_like(query)
         if rows:

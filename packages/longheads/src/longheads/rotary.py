@@ -1,7 +1,8 @@
 """Rotary positions restarted in every chunk, and the extra rotation of queries (spec 2.10).
 
 The model's own rotary module is asked for every cosine, so each rope type keeps its frequencies;
-its own `apply_rotary_pos_emb` does every rotation, so half-split and interleaved layouts work.
+its own `apply_rotary_pos_emb` says which widths form a pair, so half-split and interleaved layouts
+both work.
 """
 
 import sys
@@ -11,49 +12,75 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+Apply = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""A model file's `apply_rotary_pos_emb(query, key, cos, sin)`."""
+
 
 @dataclass(frozen=True)
 class Rotation:
     """Rotations by multiples of the chunk length, and back by an offset inside the chunk.
 
+    A rotation is `x cos + partner(x) sin`, where the partner swaps (and negates) the two halves of
+    each rotated pair. Only the partner depends on how a model lays out its pairs.
+
     Attributes:
-        apply: the model file's `apply_rotary_pos_emb`.
-        slot_cos, slot_sin: entry i rotates by (K-1-i) chunk lengths, KD.
-        back_cos, back_sin: entry r rotates by -r, LD.
+        apply: the model file's function.
+        slot_turns: entry i rotates by (K-1-i) chunk lengths; cosines, then sines, K(2D').
+        back_turns: entry r rotates by -r, L(2D').
     """
 
-    apply: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-    slot_cos: Tensor
-    slot_sin: Tensor
-    back_cos: Tensor
-    back_sin: Tensor
+    apply: Apply
+    slot_turns: Tensor
+    back_turns: Tensor
 
     def slots(self, num_slots: int) -> Tensor:
         """Indices of the last `num_slots` slots."""
-        return torch.arange(-num_slots, 0, device=self.slot_cos.device)
+        return torch.arange(-num_slots, 0, device=self.slot_turns.device)
 
-    def rotate(self, query: Tensor, slot: Tensor) -> Tensor:
+    def with_partner(self, query: Tensor) -> Tensor:
+        """Queries in wide precision with their partners behind them, ready for `turn`.
+
+        Shapes:
+            query: ...D; returns ...(D + D'), where D' is the width that is rotated.
+        """
+        width = self.slot_turns.shape[-1] // 2
+        full = wide(query)
+        return torch.cat([full, _partner(self.apply, full[..., :width])], dim=-1)
+
+    def turn(self, paired: Tensor, slot: Tensor) -> Tensor:
         """Rotates queries for the slots they read.
 
         Shapes:
-            query: ...D. slot: index from the end (-1 is the own chunk), broadcastable to `...`.
+            paired: from `with_partner`. slot: index from the end (-1 is the own chunk),
+            broadcastable to `...`; returns ...D in wide precision.
         """
-        return self._turn(query, self.slot_cos[slot], self.slot_sin[slot])
+        return _turn(paired, self.slot_turns[slot])
 
     def unrotate(self, query: Tensor, offset: Tensor) -> Tensor:
-        """Takes the rotation by the offset inside the chunk off again, in float32."""
-        return self._turn(query.float(), self.back_cos[offset], self.back_sin[offset])
+        """Takes the rotation by the offset inside the chunk off again, in wide precision."""
+        return _turn(self.with_partner(query), self.back_turns[offset])
 
-    def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotates in float32 and returns the dtype of `x`."""
-        width = cos.shape[-1]
-        part = x[..., :width].float()
-        shape = part.shape
-        flat = part.reshape(1, 1, -1, width)
-        cos, sin = (table.expand(shape).reshape(1, -1, width) for table in (cos, sin))
-        turned, _ = self.apply(flat, flat[:0], cos, sin)  # the model's function wants keys too
-        turned = turned.view(shape).to(x.dtype)
-        return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
+
+def wide(x: Tensor) -> Tensor:
+    """At least float32: scores, rotations and sums are never taken in half precision."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def _turn(paired: Tensor, turns: Tensor) -> Tensor:
+    width = turns.shape[-1] // 2
+    part, partner = paired[..., :width], paired[..., -width:]
+    turned = (part * turns[..., :width]).addcmul_(partner, turns[..., width:])
+    rest = paired[..., width:-width]
+    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+
+
+def _partner(apply: Apply, part: Tensor) -> Tensor:
+    """What the model's function multiplies by the sine."""
+    flat = part.reshape(1, 1, -1, part.shape[-1])
+    nothing = flat[:0]  # the function wants keys too
+    zero = flat.new_zeros(1, 1, part.shape[-1])
+    partner, _ = apply(flat, nothing, zero, zero + 1)
+    return partner.view(part.shape)
 
 
 def model_rotation(
@@ -68,16 +95,22 @@ def model_rotation(
         num_slots: chunks per query.
         device: where the tables live.
     """
-    slot = torch.arange(num_slots - 1, -1, -1, device=device) * chunk_len
-    slot_cos, slot_sin = _tables(rotary, slot)
-    back_cos, back_sin = _tables(rotary, -torch.arange(chunk_len, device=device))
     apply = sys.modules[type(attention).__module__].apply_rotary_pos_emb
-    return Rotation(apply, slot_cos, slot_sin, back_cos, back_sin)
+    slot = torch.arange(num_slots - 1, -1, -1, device=device) * chunk_len
+    back = -torch.arange(chunk_len, device=device)
+    return Rotation(apply, _turns(rotary, apply, slot), _turns(rotary, apply, back))
 
 
-def _tables(rotary: nn.Module, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines without the attention scaling, which the model's own call applied."""
+def _turns(rotary: nn.Module, apply: Apply, positions: Tensor) -> Tensor:
+    """Cosines and sines, one per width, as the model's function uses them.
+
+    The attention scaling is taken out again: the model's own call applied it to query and key.
+    """
     like = torch.zeros(1, dtype=torch.float32, device=positions.device)
     cos, sin = rotary(like, positions.unsqueeze(0))
-    factor = float(getattr(rotary, "attention_scaling", 1.0))
-    return cos[0] / factor, sin[0] / factor
+    cos, sin = (table / float(getattr(rotary, "attention_scaling", 1.0)) for table in (cos, sin))
+    ones = torch.ones_like(cos).unsqueeze(0)
+    sign = _partner(apply, torch.ones_like(cos[0]))
+    used_cos, _ = apply(ones, ones[:0], cos, torch.zeros_like(sin))
+    used_sin, _ = apply(ones, ones[:0], torch.zeros_like(cos), sin)
+    return torch.cat([used_cos[0, 0], used_sin[0, 0] * sign], dim=-1)
