@@ -120,3 +120,13 @@ def test_quick_models_are_not_kept(model_cache, tmp_path):
     assert not list(model_cache.rglob("*.safetensors"))
     notes = json.loads((tmp_path / "run" / "env.json").read_text())["notes"]
     assert notes == {"device": "cpu", "dtype": "float32", "model_from_cache": False}
+
+
+def test_a_run_leaves_a_text_to_try(finished):
+    folder, _ = finished
+    words = (folder / "notes.txt").read_text().split()
+    answer = (folder / "answer.txt").read_text().strip()
+    assert len(words) == 8000
+    question = words[-1]
+    places = [place for place, word in enumerate(words[:-1]) if word == question]
+    assert {words[place + 1] for place in places} == {answer}

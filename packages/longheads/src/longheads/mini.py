@@ -17,9 +17,17 @@ from longheads.config import LongHeadsConfig
 from longheads.mini_model import TRAINED_LEN, Recipe, one_thread, tiny_spec, training_texts
 from longheads.presets import WINDOWS
 from longheads.questions import Answers, Reader, ask, count_same_words
-from longheads.world import WORDS, Documents, Layout, content_hash, write_documents
+from longheads.world import (
+    WORDS,
+    Documents,
+    Layout,
+    content_hash,
+    write_documents,
+    write_example,
+)
 from papercore.config import MiniConfig
 from papercore.device import fan_out
+from papercore.files import write_atomic
 from papercore.log import progress
 from papercore.records import Record
 from papercore.runs import Run
@@ -37,6 +45,9 @@ RECIPES_TRIED = 9
 """Training recipes that were compared on texts of their own before this one was chosen, by what
 LongHeads read with them. All readers share the model, and nothing else was tuned for any of them:
 chunks of 16 words in the trained window; the factor of pi, ntk and yarn is the multiple."""
+
+NOTES_TOK = 8000
+"""Words of the text that a run leaves for `longheads generate`."""
 
 FACTS = QUESTIONS = 4
 REPEATS = 2
@@ -99,6 +110,7 @@ def run(run: Run, config: MiniConfig) -> None:
         with run.timed("describe"):
             _describe_data_(run, recipe, texts)
             _describe_budgets_(run, recipe, plan)
+        _leave_notes(run, config.seed)
         with run.timed("read"):
             _compare_words_(run, model, texts[1])
             for batch in progress(list(_batches(plan)), "reading"):
@@ -110,6 +122,13 @@ def test_texts(seed: int, multiple: int, plan: Plan) -> Documents:
     layout = Layout(multiple * TRAINED_LEN, facts=FACTS, questions=QUESTIONS, repeats=REPEATS)
     rng = np.random.default_rng(fan_out(seed, f"longheads/test/{multiple}x"))
     return write_documents(rng, plan.documents, layout)
+
+
+def _leave_notes(run: Run, seed: int) -> None:
+    """Leaves a text that ends with a question, and its answer, for a person to try."""
+    example = write_example(seed, NOTES_TOK)
+    write_atomic(run.folder / "notes.txt", example.text)
+    write_atomic(run.folder / "answer.txt", f"{example.answer}\n")
 
 
 def _train(run: Run, recipe: Recipe, *, quick: bool) -> PreTrainedModel:
