@@ -241,7 +241,7 @@ def device_slug(device: str) -> str:
 
 def machine(device: str) -> dict[str, object]:
     """What the numbers depend on."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
     import torch
 
     facts: dict[str, object] = {
