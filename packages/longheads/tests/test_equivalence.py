@@ -250,6 +250,7 @@ def test_threads_can_share_a_model():
     texts = [tokens(rows=1, count=90 + 10 * i, seed=i) for i in range(4)]
     with torch.no_grad(), longheads.enable(model, small()):
         expected = [model(ids).logits for ids in texts]
+    with torch.no_grad(), longheads.enable(model, small()):  # afresh: nothing is prepared yet
         found = [None] * 4
 
         def work(index):
@@ -264,6 +265,48 @@ def test_threads_can_share_a_model():
             thread.join()
     for mine, right in zip(found, expected, strict=True):
         assert_close(mine, right)
+
+
+@torch.no_grad()
+def test_an_interrupted_pass_leaves_a_cache_that_is_refused():
+    model, ids = make("llama-gqa"), tokens(rows=1)
+    calls = []
+
+    def interrupt(*_):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    hook = model.model.layers[1].self_attn.register_forward_pre_hook(interrupt)
+    with longheads.enable(model, small()):
+        cache = model(ids[:, :60]).past_key_values
+        with pytest.raises(KeyboardInterrupt):
+            model(ids[:, 60:90], past_key_values=cache)
+        with pytest.raises(ModelError, match="failed half-way"):
+            model(ids[:, 90:], past_key_values=cache)
+        hook.remove()
+        model(ids)
+    with pytest.raises(ModelError, match="only LongHeads can read it"):
+        model(ids, past_key_values=cache)
+    cache.reset()
+    with longheads.enable(model, small()):
+        model(ids, past_key_values=cache)
+
+
+@torch.no_grad()
+def test_columns_of_padding_only_can_come_one_by_one():
+    model, ids = make("llama-gqa"), tokens(rows=2, count=60)
+    mask = torch.ones_like(ids)
+    mask[:, :5] = 0
+    with longheads.enable(model, small()):
+        whole = model(ids, attention_mask=mask).logits
+        cache, parts = None, []
+        for place in range(60):
+            piece = ids[:, place : place + 1]
+            out = model(piece, attention_mask=mask[:, : place + 1], past_key_values=cache)
+            cache = out.past_key_values
+            parts.append(out.logits)
+    assert_close(torch.cat(parts, dim=1)[:, 5:], whole[:, 5:])
 
 
 @torch.no_grad()

@@ -151,9 +151,11 @@ def test_the_record_of_a_run(capsys, folder, tmp_path):
     assert (data["prefill_s"] > 0, data["method"]) == (True, "longheads")
     assert (out / "report.html").is_file()
     assert APP.main(["report", str(out), "--recheck"]) == 0
+    (out / "report.html").unlink()  # as if it had been killed just after its record
     again, out_again, err = generate(capsys, folder, "--prompt", text, "--out", out, "--resume")
-    assert (again, out_again) == (0, "")
+    assert (again, out_again.strip()) == (0, answer.strip())
     assert "holds this answer already" in err
+    assert (out / "report.html").is_file()
     other, _, err = generate(capsys, folder, "--prompt", f"fen {text}", "--out", out, "--resume")
     assert other == 2
     assert "another run" in err

@@ -29,12 +29,19 @@ class LivePeak(TorchDispatchMode):
         return out
 
 
-def peak_beyond_cache(model, handle, length, block=1024):
+def peak_beyond_cache(model, handle, length, block=1024, padding=None):
     cache = handle.make_cache(capacity_tok=length)
-    ids = torch.randint(3, 200, (1, length))
+    ids = torch.randint(3, 200, (1 if padding is None else 2, length))
+    mask = torch.ones_like(ids)
+    mask[-1, : padding or 0] = 0
     with LivePeak() as tracker:
         for low in range(0, length, block):
-            model(ids[:, low : low + block], past_key_values=cache, logits_to_keep=1)
+            model(
+                ids[:, low : low + block],
+                attention_mask=mask[:, : low + block],
+                past_key_values=cache,
+                logits_to_keep=1,
+            )
     held = [(layer.keys, layer.values, layer.reps, layer.tail_queries) for layer in cache.layers]
     return tracker.peak - sum(t.untyped_storage().nbytes() for layer in held for t in layer)
 
@@ -46,6 +53,15 @@ def test_memory_beyond_the_cache_hardly_grows_with_the_text():
         short = peak_beyond_cache(model, handle, 8192)
         long = peak_beyond_cache(model, handle, 16384)
     assert short > 0
+    assert long <= 1.3 * short
+
+
+@torch.no_grad()
+def test_a_padded_batch_copies_no_rows_of_the_cache():
+    model = tiny_model("llama-gqa", num_hidden_layers=1)
+    with longheads.enable(model, LongHeadsConfig(chunk_len=32, window=256)) as handle:
+        short = peak_beyond_cache(model, handle, 8192, padding=1)
+        long = peak_beyond_cache(model, handle, 16384, padding=1)
     assert long <= 1.3 * short
 
 

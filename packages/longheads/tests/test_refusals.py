@@ -116,6 +116,10 @@ def test_caches_of_other_implementations_are_refused():
         own = model(ids).past_key_values
     with refused("only LongHeads can read it"):
         model(ids, past_key_values=own)
+    with longheads.enable(make("llama"), small()) as other, refused("filled by another model"):
+        other.model(ids, past_key_values=own)
+    with longheads.enable(model, small()), refused("holds 2 rows but the batch has 1"):
+        model(ids[:1], past_key_values=own)
     with longheads.enable(model, small(chunk_len=4)), refused("made with chunk_len=8"):
         model(ids, past_key_values=own)
 
@@ -180,6 +184,16 @@ def test_nan_activations_are_named_and_poison_the_cache():
             model(ids[:, 90:], past_key_values=good)
         with refused("failed half-way"):
             model(ids[:, 90:], past_key_values=good)
+
+
+@torch.no_grad()
+def test_an_empty_prompt_and_attention_weights_are_refused():
+    model, ids = make("llama"), tokens()
+    with longheads.enable(model, small()):
+        with refused("the prompt is empty"):
+            model(ids[:, :0])
+        with refused("no matrix of attention weights"):
+            model(ids, output_attentions=True)
 
 
 @torch.no_grad()

@@ -10,10 +10,11 @@ Usage: ``cache = make_cache(model.config, LongHeadsConfig())`` or let `enable` f
 Axes: B batch, G KV heads, H query heads, C chunks, L tokens of a chunk, D head width.
 """
 
+import weakref
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -58,6 +59,7 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         self.base = 0  # chunk that lies in page 0; only sliding layers move it
         self.armed = False  # inside a forward pass of a model that has LongHeads enabled
         self.broken = False  # a forward pass failed half-way
+        self.owner: weakref.ref[nn.Module] | None = None  # the decoder that filled it
         self.reps: Tensor | None = None
         self.tail_queries: Tensor | None = None
         self.tail_chunks: list[list[int]] = []  # which chunks these are, per row
@@ -100,6 +102,8 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         """Forgets all tokens and frees the memory."""
         self.keys = self.values = self.reps = self.tail_queries = None
         self.lengths, self.tail_chunks, self.seen_columns, self.base = [], [], 0, 0
+        self.armed = self.broken = False
+        self.owner = None
         self.is_initialized = False
 
     def crop(self, tokens_to_remove: int) -> None:

@@ -1,4 +1,4 @@
-"""What stands for a chunk when a head decides which chunks to read (paper section 3, spec 2.2).
+"""What stands for a chunk when a head decides which chunks to read (spec 2.2).
 
 Axes: B batch, H query heads, G batch x heads, C chunks, L tokens of a chunk, D head width.
 Keys and queries are rotated by their offset inside the chunk (0..L-1), never by their position.
@@ -31,7 +31,7 @@ def represent(
     Shapes:
         returns GC(D), or GC(2D) for `minmax` (upper bounds first, then lower bounds).
 
-    Source: 2402.10685 section 3.2; the two steps are those of the official modeling file.
+    Source: the two steps of the official modeling file; figure 2 of 2402.10685 draws them.
     """
     if kind == "attention":
         return _attended_keys(query_GCLD, key_GCLD, value_GCLD, scale)

@@ -25,7 +25,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         id="same-inside-the-window",
         statement="Inside the window LongHeads is full attention, word by word.",
-        source="2402.10685, section 3: texts up to the window are read densely",
+        source="official modeling file: texts up to the window are read densely",
         paper=None,
         origin="unread",
         kind="exact",

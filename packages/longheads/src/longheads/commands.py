@@ -9,6 +9,7 @@ from longheads.config import CHUNK_METHODS, GenerateConfig, PasskeyConfig, Trace
 from longheads.texts import occurrences, read_prompt
 from papercore.config import RunFlags
 from papercore.errors import ConfigError, DataError
+from papercore.runs import is_run_folder
 
 PASSKEY_FOLDER = Path("runs") / "longheads-passkey"
 TRACE_FOLDER = Path("runs") / "longheads-trace"
@@ -53,6 +54,8 @@ def _check_folder(out: Path, flags: RunFlags) -> None:
     """Refuses a folder in use before a model is loaded for it; `Run.open` decides for good."""
     if out.is_file():
         raise ConfigError(f"{out} is a file: give another --out")
+    if out.is_dir() and any(out.iterdir()) and not is_run_folder(out):
+        raise ConfigError(f"{out} is not empty and is not a run folder: give another --out")
     if out.is_dir() and any(out.iterdir()) and not (flags.resume or flags.overwrite):
         raise ConfigError(
             f"{out} is not empty: --resume goes on with the run there, --overwrite deletes it first"

@@ -23,7 +23,8 @@ CHUNK_METHODS: tuple[Method, ...] = ("longheads", "streaming", "random")
 class LongHeadsConfig(Config):
     """How every head reads a long text. The defaults are the method; the rest are ablations.
 
-    Source: 2402.10685 section 3; symbols l (chunk_len), W (window), k (window / chunk_len).
+    Source: the official configuration and modeling file; symbols l (chunk_len), W (window),
+    k (window / chunk_len).
     """
 
     chunk_len: int = Field(default=256, ge=2)
@@ -58,7 +59,10 @@ class LongHeadsConfig(Config):
     @model_validator(mode="after")
     def _window_holds_chunks(self) -> "LongHeadsConfig":
         if self.chunks is not None and self.window != "auto":
-            raise ValueError("window and chunks both set the window: give one of them")
+            raise ValueError(
+                "window and chunks both set the window: give one of them (where a preset sets the "
+                "window, add --longheads.window auto)"
+            )
         if isinstance(self.window, int):
             if self.window % self.chunk_len:
                 raise ValueError(

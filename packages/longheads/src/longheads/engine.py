@@ -174,6 +174,8 @@ class _Call:
         active = [(row, g.start) for g in self.state.step.groups if g.count for row in g.rows]
         columns = {row: g.column for g in self.state.step.groups for row in g.rows}
         rows = [row for row, _ in active]
+        if not rows:
+            return torch.zeros_like(query)
         row_A = torch.as_tensor(rows, device=query.device)
         column_A = torch.as_tensor([columns[row] for row in rows], device=query.device)
         position_A = torch.as_tensor([start for _, start in active], device=query.device)
@@ -183,9 +185,8 @@ class _Call:
         if not layer.is_sliding:
             self._represent_completed_(active)
         out = torch.zeros_like(query)
-        if rows:
-            answer = self._decode_attend(rows, position_A, newest.unsqueeze(2))
-            out[row_A, :, column_A] = answer.squeeze(2)
+        answer = self._decode_attend(rows, position_A, newest.unsqueeze(2))
+        out[row_A, :, column_A] = answer.squeeze(2)
         return out
 
     def _decode_attend(self, rows: list[int], position_A: Tensor, query_AH1D: Tensor) -> Tensor:
@@ -253,7 +254,7 @@ class _Call:
         chosen = slice(None) if len(rows) == keys.shape[0] else list(rows)
         group = query_RHCLD.shape[1] // keys.shape[1]
         key, value = (
-            pages[chosen][:, :, first : first + count].repeat_interleave(group, dim=1)
+            pages[:, :, first : first + count][chosen].repeat_interleave(group, dim=1)
             for pages in (keys, values)
         )
         reps[chosen, :, first : first + count] = represent(

@@ -109,7 +109,7 @@ def attention_flops(shape: Shape, num_tok: int, window: int | None, chunk_len: i
     Full attention (`window` None) reads half of the prompt on average. LongHeads reads at most a
     window, and scores the chunks before the token.
 
-    Source: counted from 2402.10685 section 3: 4 W d H L for attention, 2 (N / l) d H L for the
+    Source: counted from the formulas: 4 W d H L for attention, 2 (N / l) d H L for the
     scores of the last token.
     """
     width = shape.head_width * shape.heads * shape.layers

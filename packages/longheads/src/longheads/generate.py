@@ -14,7 +14,7 @@ from transformers import TextStreamer
 
 from longheads.config import GenerateConfig
 from longheads.continuation import Continuation, Settings, continue_prompt
-from longheads.session import Session, open_run, open_session, tell
+from longheads.session import Session, answer, open_run, open_session, tell
 from longheads.texts import encode, warn_unknown
 from papercore.config import RunFlags
 from papercore.errors import DataError, ModelError
@@ -37,9 +37,12 @@ def run(config: GenerateConfig, flags: RunFlags, text: str) -> int:
     digest = hashlib.sha256(text.encode()).hexdigest()
     if flags.out is not None and flags.resume and is_run_folder(flags.out):
         with open_run(flags.out, config, flags, "generate", data_hash=digest) as folder:
-            if RECORD_ID in folder.done:
-                tell(f"{flags.out} holds this answer already")
-                return 0
+            kept = [record for record in folder.records() if record.id == RECORD_ID]
+        if kept:
+            answer(str(kept[0].data["text"]))
+            conclude(flags.out)  # a run that was killed may have come no further than its record
+            tell(f"{flags.out} holds this answer already")
+            return 0
     with open_session(config, flags) as session:
         ids = _prompt_ids(session, text, chat=config.chat)
         _warn_beyond(session, len(ids), config)

@@ -3,6 +3,7 @@
 The cache must be LongHeads' own or empty, padding must not leave holes, positions must not jump.
 """
 
+import weakref
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -27,7 +28,7 @@ def wants_cache(call: Mapping[str, object], model: PreTrainedModel) -> bool:
 def adopt(cache: object, state: ModelState, model: PreTrainedModel) -> Cache:
     """Takes a LongHeads cache as it is, turns an empty dynamic one into one, refuses any other."""
     if cache is None:
-        return make_cache(model.config, state.config)
+        cache = make_cache(model.config, state.config)
     if not isinstance(cache, Cache):
         raise ModelError(f"a cache of type {type(cache).__name__} is not supported by LongHeads")
     layers = own_layers(cache)
@@ -44,13 +45,23 @@ def adopt(cache: object, state: ModelState, model: PreTrainedModel) -> Cache:
             "this cache was filled by another attention implementation, its keys have other "
             "positions: start with a new cache"
         )
-    cache.layers = list(make_layers(model.config, state.config))
+    layers = make_layers(model.config, state.config)
+    _check_own(layers, state)  # makes them this model's
+    cache.layers = list(layers)
     cache.layer_class_to_replicate = None
     return cache
 
 
 def _check_own(layers: Sequence[LongHeadsLayer], state: ModelState) -> None:
+    if len(layers) != len(state.attentions):
+        raise ModelError(
+            f"the cache has {len(layers)} layers but the model has {len(state.attentions)}"
+        )
     for layer in layers:
+        owner = layer.owner() if layer.owner else None
+        if layer.lengths and owner is not state.decoder:
+            raise ModelError("the cache was filled by another model: start with a new cache")
+        layer.owner = weakref.ref(state.decoder)
         if (layer.chunk_len, layer.chunk_rep) != (state.config.chunk_len, state.config.chunk_rep):
             raise ModelError(
                 f"the cache was made with chunk_len={layer.chunk_len}, chunk_rep={layer.chunk_rep} "
@@ -76,10 +87,14 @@ def open_step(call: Mapping[str, object], cache: Cache, config: LongHeadsConfig)
     source = ids if ids is not None else embeds
     assert isinstance(source, Tensor), "the model checks its own inputs"
     batch, columns = source.shape[:2]
+    if not batch or not columns:
+        raise ModelError("the prompt is empty: there is no token to read")
     layers = own_layers(cache)
     assert layers, "adopted just now"
     layer = layers[0]
     lengths = list(layer.lengths) or [0] * batch
+    if len(lengths) != batch:
+        raise ModelError(f"the cache holds {len(lengths)} rows but the batch has {batch}")
     valid_BT = _valid(call.get("attention_mask"), batch, columns, layer.seen_columns, lengths)
     groups = plan_groups(valid_BT, lengths, columns)
     _check_positions(call.get("position_ids"), groups)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import JsonValue
 from transformers import PreTrainedModel
 
 from longheads.config import LongHeadsConfig
@@ -43,8 +44,12 @@ LOG_STEPS = 50
 
 RECIPES_TRIED = 9
 """Training recipes that were compared on texts of their own before this one was chosen, by what
-LongHeads read with them. All readers share the model, and nothing else was tuned for any of them:
-chunks of 16 words in the trained window; the factor of pi, ntk and yarn is the multiple."""
+LongHeads read with them."""
+
+SHARED_MODEL = (
+    "nothing was tuned for this reader: it reads with the model whose recipe was chosen by what "
+    "LongHeads read; the factor of pi, ntk and yarn is the multiple"
+)
 
 NOTES_TOK = 8000
 """Words of the text that a run leaves for `longheads generate`."""
@@ -236,11 +241,13 @@ def _describe_budgets_(run: Run, recipe: Recipe, plan: Plan) -> None:
     tokens = sum(batch.size for batch in training_texts(recipe))
     for reader in plan.cells:
         if f"budget/{reader}" not in run.done:
-            data = {
+            data: dict[str, JsonValue] = {
                 "method": reader,
                 "role": "method" if reader == "longheads" else "baseline",
                 "steps": recipe.num_steps,
                 "tokens": tokens,
-                "tuning": RECIPES_TRIED,
+                "tuning": RECIPES_TRIED if reader == "longheads" else 0,
             }
+            if reader != "longheads":
+                data["because"] = SHARED_MODEL
             run.append(Record(id=f"budget/{reader}", data=data))

@@ -10,7 +10,7 @@ chunk, and hooks on the decoder open and close each forward pass. `disable` take
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -56,6 +56,7 @@ class Handle:
             return
         for hook in self._hooks:
             hook.remove()
+        self.state.abandon()
         for attention in self.state.attentions:
             delattr(attention, STATE_ATTRIBUTE)
         self.model.set_attn_implementation(self._previous)
@@ -207,8 +208,10 @@ def _opening_hook(
             )
         if module.training:
             raise ModelError("LongHeads is for inference: call model.eval() first")
+        state.end(whole=False)  # one that an interrupt left open
         call = signature.bind_partial(*args, **kwargs).arguments
         extra = call.pop("kwargs", {})
+        _refuse_attentions({**call, **extra}, model)
         cache = adopt(call.get("past_key_values"), state, model)
         state.begin(open_step(call, cache, state.config))
         if wants_cache(call, model):
@@ -218,15 +221,18 @@ def _opening_hook(
     return hook
 
 
+def _refuse_attentions(call: Mapping[str, object], model: PreTrainedModel) -> None:
+    if call.get("output_attentions", getattr(model.config, "output_attentions", False)):
+        raise ModelError(
+            "output_attentions: LongHeads has no matrix of attention weights; `longheads.trace` "
+            "records which chunks every head reads"
+        )
+
+
 def _closing_hook(state: ModelState) -> Callable[..., None]:
     """Closes the forward pass; one that failed half-way leaves a cache that nobody may use."""
 
     def hook(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        step = state.end()
-        if step is None:
-            return
-        if output is None:
-            for layer in step.layers:
-                layer.broken = True
+        state.end(whole=output is not None)
 
     return hook

@@ -22,7 +22,7 @@ WINDOWS: Mapping[str, LongHeadsConfig] = MappingProxyType(
 TINY_MODEL = "tiny:longheads"
 """The miniature's model; trained at 256 tokens."""
 PAPER_MODEL = "meta-llama/Llama-2-7b-hf"
-"""Source: 2402.10685 section 4: LLaMA-2-7B base; trained at 4096 tokens."""
+"""Source: 2402.10685, passkey figure: LLaMA-2-7B base; trained at 4096 tokens."""
 MODERN_MODEL = "HuggingFaceTB/SmolLM2-1.7B-Instruct"
 """Our choice: small, open without a gate, of the proved type llama; trained at 8192 tokens."""
 
@@ -34,7 +34,7 @@ GENERATE: Mapping[str, GenerateConfig] = MappingProxyType(
             max_new_tokens=1,  # the answer of the miniature's world is one word
             prefill_tok=1024,
         ),
-        # the paper prints no generation settings: greedy and 32 tokens are ours
+        # no source for generation settings was found: greedy and 32 tokens are ours
         "paper": GenerateConfig(model=PAPER_MODEL, longheads=WINDOWS["author-passkey"]),
         "official-readme": GenerateConfig(model=PAPER_MODEL, longheads=WINDOWS["official-readme"]),
         "modern": GenerateConfig(
@@ -84,7 +84,7 @@ TRACE: Mapping[str, TraceConfig] = MappingProxyType(
         "tiny": TraceConfig(
             model=TINY_MODEL, longheads=WINDOWS["tiny"], last_tok=1, prefill_tok=1024
         ),
-        # the paper shows picks over a document but gives no number of queries: 16 is ours
+        # no source for the number of queries was found: 16 is ours
         "paper": TraceConfig(model=PAPER_MODEL, longheads=WINDOWS["author-passkey"]),
         "official-readme": TraceConfig(model=PAPER_MODEL, longheads=WINDOWS["official-readme"]),
         "modern": TraceConfig(model=MODERN_MODEL, longheads=WINDOWS["auto"]),

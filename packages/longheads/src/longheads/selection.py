@@ -1,4 +1,4 @@
-"""Which chunks each head reads for each query token (paper section 3.3, spec 2.3 and 2.4).
+"""Which chunks each head reads for each query token (spec 2.3 and 2.4).
 
 A plan has `k` slots per query. Slots are filled from the right: the query's own chunk is always in
 slot k-1, and the chunk in slot i lies (k-1-i) chunk lengths before it after remapping. A slot may

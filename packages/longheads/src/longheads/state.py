@@ -88,7 +88,7 @@ class ModelState:
     handle: "Handle | None" = None
     sinks: list[SelectionSink] = field(default_factory=list)
     boost: Boost | None = None
-    asking_rotary: bool = False
+    _asking: threading.local = field(default_factory=threading.local)
     _steps: dict[int, Step] = field(default_factory=dict)
     _rotations: dict[torch.device, Rotation] = field(default_factory=dict)
 
@@ -114,18 +114,36 @@ class ModelState:
         self._steps[threading.get_ident()] = step
         for layer in step.layers:
             layer.armed = True
+            layer.broken = True  # until `end` says that the pass went through
 
-    def end(self) -> Step | None:
-        """Closes the forward pass of this thread."""
+    def end(self, *, whole: bool) -> None:
+        """Closes the forward pass of this thread, if one is open.
+
+        Args:
+            whole: it went through. If not, its layers hold different texts and stay broken; a pass
+                that was interrupted is closed like that by whoever comes next.
+        """
         step = self._steps.pop(threading.get_ident(), None)
         for layer in step.layers if step else ():
             layer.armed = False
-        return step
+            layer.broken = not whole
+
+    def abandon(self) -> None:
+        """Closes the forward passes of all threads."""
+        while self._steps:
+            _, step = self._steps.popitem()
+            for layer in step.layers:
+                layer.armed = False
+
+    @property
+    def asking_rotary(self) -> bool:
+        """Whether this thread asks the rotary module for tables of its own."""
+        return getattr(self._asking, "now", False)
 
     def rotation(self, device: torch.device) -> Rotation:
         """Rotation tables on a device, asked of the model once."""
         if device not in self._rotations:
-            self.asking_rotary = True
+            self._asking.now = True
             try:
                 self._rotations[device] = model_rotation(
                     self.rotary,
@@ -135,7 +153,7 @@ class ModelState:
                     device=device,
                 )
             finally:
-                self.asking_rotary = False
+                self._asking.now = False
         return self._rotations[device]
 
     def layer(self, module: nn.Module) -> LongHeadsLayer:

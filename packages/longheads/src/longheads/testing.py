@@ -21,7 +21,15 @@ CHUNK = 8
 WINDOW = 40
 TOKENS = 150
 
-FULL_KINDS = ("llama", "llama-gqa", "llama-yarn", "llama-llama3", "mistral-full", "qwen3")
+FULL_KINDS = (
+    "llama",
+    "llama-gqa",
+    "llama-linear",
+    "llama-yarn",
+    "llama-llama3",
+    "mistral-full",
+    "qwen3",
+)
 ALL_KINDS = (*FULL_KINDS, "mistral")
 
 
@@ -34,6 +42,9 @@ def make(kind: str) -> PreTrainedModel:
     """A tiny model; `mistral-full` is Mistral as it came from version 0.2 on."""
     if kind == "mistral-full":
         return tiny_model("mistral", sliding_window=None)
+    if kind == "llama-linear":
+        rope = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0}
+        return tiny_model("llama", rope_parameters=rope)
     return tiny_model(kind)
 
 
