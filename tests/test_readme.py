@@ -56,10 +56,14 @@ def matches(expected: tuple[str, ...], shown: str) -> bool:
 
 
 def params(language: str) -> list[pytest.param]:
+    """Pages with such blocks; those that run commands stay on the worker of their package."""
+    found = [page for page in pages() if blocks(page, language)]
+    group = [pytest.mark.xdist_group] if language == "console" else []
     return [
-        pytest.param(page, id=str(page.relative_to(ROOT)))
-        for page in pages()
-        if blocks(page, language)
+        pytest.param(
+            page, id=str(page.relative_to(ROOT)), marks=[mark(page.parent.name) for mark in group]
+        )
+        for page in found
     ]
 
 
