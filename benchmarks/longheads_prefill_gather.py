@@ -1,6 +1,6 @@
 """Chunk-major prefill against gathering the chosen chunks for every query.
 
-The gather form re-states the algorithm of the authors' code from the paper and the formulas: their
+The gather form re-states the algorithm of the authors' code from its formulas: their
 code has no licence and needs a GPU, so it does not run here. For a block of queries it fetches the
 chosen chunks of keys and values per query and head, rotates these keys to their slots, and attends.
 All ways represent and choose chunks as well, and all give the same output, which is checked first.

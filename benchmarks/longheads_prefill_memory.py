@@ -54,8 +54,9 @@ Reading = tuple[float, int]
 
 def main(options: Options) -> int:
     """Read each length in turn, in new processes; write the result and its figure."""
-    scale = 8 if options.quick else 1
-    tasks = [(OURS, n // scale) for n in LENGTHS] + [(FULL, n // scale) for n in FULL_LENGTHS]
+    tasks = [(OURS, n) for n in LENGTHS] + [(FULL, n) for n in FULL_LENGTHS]
+    if options.quick:
+        tasks = [(OURS, PIECE_TOK // 2), (OURS, PIECE_TOK), (FULL, PIECE_TOK)]
     readings: dict[tuple[str, int], list[Reading]] = {task: [] for task in tasks}
     for repetition in range(options.repetitions):
         for label, tokens in tasks if repetition % 2 == 0 else tasks[::-1]:
@@ -74,12 +75,13 @@ def main(options: Options) -> int:
         x_label="tokens",
         notes=(
             MODEL,
-            "the peak of a row is its largest reading, beyond the cache",
+            "the peak of a row is its largest reading beyond the cache",
             load_note(),
             *(
-                f"live tensors beyond the cache at {n}: {b / 2**20:.1f} MiB"
-                for n, b in live.items()
+                f"{label} at {n}, {_listed([b for _, b in f])}"
+                for (label, n), f in readings.items()
             ),
+            *(f"longheads at {n}, live tensors, {_listed([b])}" for n, b in live.items()),
         ),
     )
     code = finish(result, options)
@@ -167,10 +169,17 @@ def draw_memory(readings: Mapping[tuple[str, int], Sequence[Reading]], path: Pat
     axes.plot(LENGTHS, [n * KV_TOK_BYTES / 2**20 for n in LENGTHS], "k:", label="the KV cache")
     axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel="MiB beyond the KV cache")
     axes.set_xticks(LENGTHS, [str(n) for n in LENGTHS])
+    axes.minorticks_off()
+    mib = (16, 32, 64, 128, 256, 512, 1024)
+    axes.set_yticks(mib, [str(size) for size in mib])
     axes.set_title("longheads_prefill_memory")
     axes.legend()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return "MiB beyond the cache: " + ", ".join(f"{size / 2**20:.1f}" for size in sizes)
 
 
 def _expired(held: StorageWeakRef) -> bool:
