@@ -236,3 +236,9 @@ def test_nothing_stays_enabled_after_a_command():
     with longheads.enable(model, small()) as handle:
         continue_prompt(model, [1, 2], handle=handle, settings=Settings(1))
     assert enabled(model) is None
+
+
+def test_a_limit_on_one_text_is_refused(capsys):
+    code, answer, err = generate(capsys, "anything", "--prompt", "fen", "--limit", "3")
+    assert (code, answer) == (2, "")
+    assert "limit counts examples" in err

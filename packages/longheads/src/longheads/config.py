@@ -123,6 +123,8 @@ class PromptConfig(ModelRunConfig):
     def _one_prompt(self) -> "PromptConfig":
         if self.prompt is not None and self.prompt_file is not None:
             raise ValueError("give --prompt or --prompt-file, not both")
+        if self.limit is not None:
+            raise ValueError("limit counts examples, and here there is one text: leave it out")
         return self
 
 

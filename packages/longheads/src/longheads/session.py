@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import longheads
 from longheads.architectures import trained_length
 from longheads.baselines import apply_method
-from longheads.config import ModelRunConfig
+from longheads.config import LongHeadsConfig, ModelRunConfig
 from longheads.plugin import Handle
-from papercore.config import RunFlags
+from papercore.config import RunFlags, merge, plain, validate
 from papercore.device import seed_everything
 from papercore.models import describe, load_model
 from papercore.runs import Run
@@ -66,7 +66,10 @@ def open_session(config: ModelRunConfig, flags: RunFlags) -> Iterator[Session]:
         config.model, device=flags.device, dtype=config.dtype, quantization=config.quantization
     )
     trained = trained_length(model.config.get_text_config(decoder=True))
-    with apply_method(model, config.method, config.longheads, factor=config.factor) as handle:
+    # `seed` is the seed of everything random, so it moves the drawn chunks too
+    drawn = {"seed": config.longheads.seed + config.seed}
+    settings = validate(LongHeadsConfig, merge(plain(config.longheads), drawn))
+    with apply_method(model, config.method, settings, factor=config.factor) as handle:
         if handle is not None and handle.window * 8 <= trained:
             logger.warning(
                 "the window of %d tokens is small for a model trained at %d: other presets and "
