@@ -1,4 +1,4 @@
-"""Files that are either old or new, never half-written."""
+"""Files that are either old or new, never half-written, and the folder where things are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from pathlib import Path
 
 from papercore.errors import DataError
 
-__all__ = ["read_json", "write_atomic", "write_json"]
+__all__ = ["cache_dir", "read_json", "write_atomic", "write_json"]
+
+
+def cache_dir() -> Path:
+    """`$PAPERCORE_CACHE`, else `papercore` in the user's cache directory."""
+    if chosen := os.environ.get("PAPERCORE_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "papercore"
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +32,7 @@ from transformers.utils.logging import (
 
 from papercore.config import plain
 from papercore.errors import ModelError
+from papercore.files import cache_dir
 
 logger = logging.getLogger(__name__)
 
@@ -115,14 +115,6 @@ def find_model(spec: TinySpec) -> Built | None:
             "the cached model %s cannot be read (%s): it is ignored", spec.directory, error
         )
         return None
-
-
-def cache_dir() -> Path:
-    """`$PAPERCORE_CACHE`, else `papercore` in the user's cache directory."""
-    if chosen := os.environ.get("PAPERCORE_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "papercore"
 
 
 def source_hash(package: str) -> str:
