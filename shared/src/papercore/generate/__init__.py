@@ -2,6 +2,7 @@
 
 from papercore.generate.types import (
     Completion,
+    ErrorKind,
     FinishReason,
     Generator,
     ImagePart,
@@ -10,11 +11,14 @@ from papercore.generate.types import (
     Request,
     SamplingParams,
     TextPart,
+    ToolCall,
+    ToolSpec,
     Usage,
 )
 
 __all__ = [
     "Completion",
+    "ErrorKind",
     "FinishReason",
     "Generator",
     "ImagePart",
@@ -23,5 +27,7 @@ __all__ = [
     "Request",
     "SamplingParams",
     "TextPart",
+    "ToolCall",
+    "ToolSpec",
     "Usage",
 ]

@@ -6,16 +6,17 @@ completion = generator.generate([request])[0]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Protocol, TypeAlias, runtime_checkable
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 
 from papercore.config import Config
 
 __all__ = [
     "Completion",
+    "ErrorKind",
     "FinishReason",
     "Generator",
     "ImagePart",
@@ -24,10 +25,27 @@ __all__ = [
     "Request",
     "SamplingParams",
     "TextPart",
+    "ToolCall",
+    "ToolSpec",
     "Usage",
 ]
 
 FinishReason: TypeAlias = Literal["stop", "length", "error"]
+
+ErrorKind: TypeAlias = Literal[
+    "input", "refused", "filtered", "transport", "budget", "replay", "skipped", "backend"
+]
+"""Whose fault an error is.
+
+`input`: the request itself cannot be answered: too long, not encodable, refused by name.
+`refused`: the endpoint refuses us: key, permission, quota or model name.
+`filtered`: the endpoint's content filter ended the reply.
+`transport`: the reply did not arrive whole, after all retries.
+`budget`: not sent, because the budget has no room for it.
+`replay`: not sent, because a replay found no reply in the cache.
+`skipped`: not sent, because the endpoint had failed too often or the deadline had passed.
+`backend`: the model failed here: out of memory, logits that are not finite.
+"""
 
 
 class SamplingParams(Config):
@@ -71,11 +89,52 @@ class ImagePart(Config):
 Part: TypeAlias = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
+class ToolSpec(Config):
+    """A tool that the model may call."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    description: str = ""
+    parameters: Mapping[str, JsonValue] = Field(
+        default_factory=lambda: {"type": "object", "properties": {}}
+    )
+    """JSON schema of the arguments, of type object."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _an_object(cls, schema: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+        if schema.get("type") != "object":
+            raise ValueError(f"the schema of a tool's parameters has type object: got {schema}")
+        return schema
+
+
+class ToolCall(Config):
+    """A call that the model wrote."""
+
+    id: str
+    """Names the call for the message that answers it."""
+    name: str
+    """May be the name of no tool."""
+    arguments: str
+    """As the model wrote them: meant as a JSON object, but possibly no valid JSON."""
+
+
 class Message(Config):
     """One turn of a chat."""
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | tuple[Part, ...]
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Calls that the assistant made in this turn."""
+    tool_call_id: str | None = None
+    """The call that a message of role `tool` answers."""
+
+    @model_validator(mode="after")
+    def _calls_where_they_belong(self) -> Message:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"only an assistant makes tool calls, not the role {self.role!r}")
+        if self.tool_call_id is not None and self.role != "tool":
+            raise ValueError(f"only a tool answers a call, not the role {self.role!r}")
+        return self
 
 
 class Request(Config):
@@ -85,6 +144,8 @@ class Request(Config):
     prompt: str | None = None
     token_ids: tuple[int, ...] | None = None
     messages: tuple[Message, ...] | None = None
+    tools: tuple[ToolSpec, ...] | None = None
+    """What the model may call; for messages only."""
     params: SamplingParams = SamplingParams()
 
     @model_validator(mode="after")
@@ -97,6 +158,8 @@ class Request(Config):
             raise ValueError(
                 f"request {self.id!r} needs exactly one of prompt, token_ids, messages; got {named}"
             )
+        if self.tools is not None and self.messages is None:
+            raise ValueError(f"request {self.id!r}: tools need messages, not a {given[0]}")
         return self
 
 
@@ -105,6 +168,8 @@ class Usage(Config):
 
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
+    known: bool = True
+    """False where the backend gave no count; the numbers are then no measurement."""
 
     @property
     def total_tokens(self) -> int:
@@ -118,13 +183,19 @@ class Completion(Config):
     id: str
     """The id of the request."""
     text: str = ""
+    """What was generated, without the tool calls that were read out of it."""
     token_ids: tuple[int, ...] = ()
+    """What was generated; empty where an endpoint does not tell."""
     logprobs: tuple[float, ...] | None = None
-    """One per token id, if they were asked for."""
+    """One per generated token, if they were asked for."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Calls that the backend could read, in the order in which they were written."""
     finish_reason: FinishReason
     usage: Usage = Usage()
     error: str | None = None
     """Why it failed, if it did."""
+    error_kind: ErrorKind | None = None
+    """Whose fault it is, if it failed."""
 
 
 @runtime_checkable
