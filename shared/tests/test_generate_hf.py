@@ -18,8 +18,9 @@ from papercore.generate import (
     SamplingParams,
     TextPart,
 )
-from papercore.generate.decoding import RowSampler, cut_at_stop
+from papercore.generate.decoding import RowSampler
 from papercore.generate.hf import HFGenerator
+from papercore.generate.texts import cut_at_stop
 from papercore.testing import TINY, assert_close, tiny_model
 from papercore.testing.fixtures import one_thread  # noqa: F401
 from papercore.tiny import byte_tokenizer, word_tokenizer

@@ -7,7 +7,6 @@
 Every choice carries its reason, so that a run folder can say why it ran as it did.
 """
 
-import hashlib
 import logging
 import random
 import resource
@@ -27,6 +26,7 @@ from accelerate.utils import find_executable_batch_size
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from papercore.errors import ModelError
+from papercore.seeds import fan_out as fan_out  # noqa: PLC0414 - callers know it from here
 
 logger = logging.getLogger(__name__)
 
@@ -97,12 +97,6 @@ def seed_everything(seed: int) -> None:
     # Libraries draw from NumPy's global state, whatever we do ourselves.
     np.random.seed(fan_out(seed, "numpy") % 2**32)  # noqa: NPY002
     torch.manual_seed(fan_out(seed, "torch"))
-
-
-def fan_out(seed: int, name: str) -> int:
-    """Seed of a named purpose, below 2**63; the same in every process, unlike `hash`."""
-    digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:

@@ -143,9 +143,3 @@ class RowStopper(StoppingCriteria):
         start = max(self._prompt_length, input_ids_BT.shape[1] - reach)
         text = self._decode(input_ids_BT[row, start:].tolist())
         return any(stop in text for stop in self._stops[row])
-
-
-def cut_at_stop(text: str, stops: Sequence[str]) -> str:
-    """Text before the first stop string in it."""
-    ends = [place for stop in stops if (place := text.find(stop)) >= 0]
-    return text[: min(ends)] if ends else text

@@ -8,12 +8,11 @@ sampled one draws from its own seed, whatever stands next to it.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Literal
 
 import torch
-from jinja2 import TemplateError
 from transformers import (
     GenerationConfig,
     LogitsProcessorList,
@@ -22,35 +21,18 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from papercore.device import fan_out, is_out_of_memory, release_memory
+from papercore.device import is_out_of_memory, release_memory
 from papercore.errors import GenerationError, PaperError
-from papercore.generate.decoding import RowSampler, RowStopper, cut_at_stop
+from papercore.generate.decoding import RowSampler, RowStopper
 from papercore.generate.defaults import eos_ids, without_defaults
-from papercore.generate.prompts import Processor, Prompt, encode, tokenizer_of
-from papercore.generate.types import Completion, Request, SamplingParams, Usage
+from papercore.generate.jobs import Job, complete, decode, failed, prepare
+from papercore.generate.prompts import Processor, tokenizer_of
+from papercore.generate.types import Completion, Request
 
 logger = logging.getLogger(__name__)
 
 AUTO_BATCH_SIZE = 64
 """Where `batch_size="auto"` starts; it is halved whenever a batch does not fit into memory."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A request that can run: where its completion belongs, its prompt and its room."""
-
-    place: int
-    request: Request
-    prompt: Prompt
-    max_new_tokens: int
-
-    @property
-    def params(self) -> SamplingParams:
-        return self.request.params
-
-    @property
-    def length(self) -> int:
-        return len(self.prompt.token_ids)
 
 
 class HFGenerator:
@@ -91,15 +73,25 @@ class HFGenerator:
         """Completes every request, in their order.
 
         The end-of-sequence token is among the token ids but not in the text. Log-probabilities are
-        those of the model, before temperature and truncation. A prompt that leaves no room, or a
-        request that fails, gives a completion with an error.
+        those of the model, before temperature and truncation. Tool calls are read by the
+        tokenizer's response template; without one they stay in the text, with their marks. A
+        prompt that leaves no room, or a request that fails, gives a completion with an error.
 
         Raises:
             GenerationError: Chat messages without a chat template, images without a processor.
         """
-        prepared = [self._prepare(place, request) for place, request in enumerate(requests)]
+        prepared = [
+            prepare(
+                place,
+                request,
+                self.processor,
+                max_context=self.max_context,
+                vocab_size=self._vocab_size,
+            )
+            for place, request in enumerate(requests)
+        ]
         results = {place: one for place, one in enumerate(prepared) if isinstance(one, Completion)}
-        jobs = [one for one in prepared if isinstance(one, _Job)]
+        jobs = [one for one in prepared if isinstance(one, Job)]
         for job in jobs:
             if job.prompt.tensors:  # images of different shapes do not share a batch
                 results |= self._run([job])
@@ -111,29 +103,7 @@ class HFGenerator:
             results |= self._run(batch)
         return [results[place] for place in range(len(requests))]
 
-    def _prepare(self, place: int, request: Request) -> _Job | Completion:
-        """Encodes a request and refuses alone what would fail in the middle of a batch."""
-        try:
-            prompt = encode(request, self.processor)
-        except PaperError:
-            raise
-        except (OSError, TypeError, ValueError, TemplateError) as error:
-            return _failed(request, f"the prompt cannot be encoded: {error}")
-        length = len(prompt.token_ids)
-        room = request.params.max_new_tokens
-        if self.max_context is not None:
-            room = min(room, self.max_context - length)
-        if length == 0:
-            return _failed(request, "the prompt has no tokens")
-        if room < 1:
-            limit = f"{length} tokens leave no room in a context of {self.max_context}"
-            return _failed(request, f"the prompt is too long: {limit}", length)
-        if outside := [token for token in prompt.token_ids if not 0 <= token < self._vocab_size]:
-            limit = f"outside the vocabulary of {self._vocab_size}"
-            return _failed(request, f"token id {outside[0]} is {limit}", length)
-        return _Job(place, request, prompt, room)
-
-    def _run(self, batch: Sequence[_Job]) -> dict[int, Completion]:
+    def _run(self, batch: Sequence[Job]) -> dict[int, Completion]:
         """Completes a batch; one that fails is tried in halves, down to the request that fails."""
         try:
             return self._complete(batch)
@@ -149,22 +119,22 @@ class HFGenerator:
             release_memory()
             self._batch_size = max(1, min(self._batch_size, half))
         if half == 0:
-            return {batch[0].place: _failed(batch[0].request, problem, batch[0].length)}
+            return {batch[0].place: failed(batch[0].request, problem, "backend", batch[0].length)}
         return self._run(batch[:half]) | self._run(batch[half:])
 
-    def _complete(self, batch: Sequence[_Job]) -> dict[int, Completion]:
+    def _complete(self, batch: Sequence[Job]) -> dict[int, Completion]:
         """One call of the model's `generate` for a batch of jobs."""
         device = self.model.device
         width = max(job.length for job in batch)
         pad_id = _pad_id(self.tokenizer, batch)
         params = [job.params for job in batch]
-        sampler = RowSampler(params, [self._seed_of(job.request) for job in batch], device)
+        sampler = RowSampler(params, [job.request.seed_from(self.seed) for job in batch], device)
         stopper = RowStopper(
             params,
             [job.max_new_tokens for job in batch],
             prompt_length=width,
             eos_ids=self._eos_ids,
-            decode=self._decode,
+            decode=partial(decode, self.tokenizer),
         )
         ids = [[pad_id] * (width - job.length) + list(job.prompt.token_ids) for job in batch]
         mask = [[0] * (width - job.length) + [1] * job.length for job in batch]
@@ -187,38 +157,22 @@ class HFGenerator:
         ]
         broken = sampler.broken_B.tolist()
         return {
-            job.place: _failed(job.request, "the model's logits are not finite", job.length)
+            job.place: failed(
+                job.request, "the model's logits are not finite", "backend", job.length
+            )
             if broken[row]
-            else self._completion(job, tokens[row], row, sampler, stopper)
+            else complete(
+                job,
+                tokens[row],
+                tokenizer=self.tokenizer,
+                reason=stopper.reasons[row] or "length",
+                logprobs=sampler.logprobs(row, len(tokens[row])) if job.params.logprobs else None,
+            )
             for row, job in enumerate(batch)
         }
 
-    def _completion(
-        self, job: _Job, tokens: list[int], row: int, sampler: RowSampler, stopper: RowStopper
-    ) -> Completion:
-        return Completion(
-            id=job.request.id,
-            text=cut_at_stop(self._decode(tokens), job.params.stop),
-            token_ids=tuple(tokens),
-            logprobs=sampler.logprobs(row, len(tokens)) if job.params.logprobs else None,
-            finish_reason=stopper.reasons[row] or "length",
-            usage=Usage(prompt_tokens=job.length, completion_tokens=len(tokens)),
-        )
 
-    def _decode(self, token_ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
-
-    def _seed_of(self, request: Request) -> int:
-        seed = request.params.seed
-        return fan_out(self.seed, f"request/{request.id}") if seed is None else seed
-
-
-def _failed(request: Request, problem: str, prompt_tokens: int = 0) -> Completion:
-    usage = Usage(prompt_tokens=prompt_tokens)
-    return Completion(id=request.id, finish_reason="error", error=problem, usage=usage)
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase, batch: Sequence[_Job]) -> int:
+def _pad_id(tokenizer: PreTrainedTokenizerBase, batch: Sequence[Job]) -> int:
     """A token for the masked places; any will do.
 
     One that ends no prompt, because transformers takes a last pad token for padding on the right.

@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Protocol, TypeAlias, runtime_checkable
 from pydantic import Field, JsonValue, field_validator, model_validator
 
 from papercore.config import Config
+from papercore.seeds import fan_out
 
 __all__ = [
     "Completion",
@@ -94,9 +95,7 @@ class ToolSpec(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     description: str = ""
-    parameters: Mapping[str, JsonValue] = Field(
-        default_factory=lambda: {"type": "object", "properties": {}}
-    )
+    parameters: Mapping[str, JsonValue] = Field(default={"type": "object", "properties": {}})
     """JSON schema of the arguments, of type object."""
 
     @field_validator("parameters")
@@ -161,6 +160,11 @@ class Request(Config):
         if self.tools is not None and self.messages is None:
             raise ValueError(f"request {self.id!r}: tools need messages, not a {given[0]}")
         return self
+
+    def seed_from(self, base: int) -> int:
+        """Its own seed, or the one that a backend's seed gives to its id."""
+        own = self.params.seed
+        return fan_out(base, f"request/{self.id}") if own is None else own
 
 
 class Usage(Config):
