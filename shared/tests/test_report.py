@@ -40,7 +40,7 @@ def page(folder):
 def test_the_page_needs_no_network_and_no_script(page):
     assert "script" not in page.tags
     assert "link" not in page.tags
-    outside = [a for a in page.addresses if not a.startswith(("#", "data:", "figures/"))]
+    outside = [a for a in page.addresses if not a.startswith(("#", "data:", "figures/", "tables/"))]
     assert outside == []
 
 
@@ -67,6 +67,23 @@ def test_a_planted_effect_has_its_badge(page):
 def test_figures_link_to_their_numbers(folder, page):
     assert "figures/accuracy.csv" in page.addresses
     assert (folder / "figures" / "accuracy.csv").exists()
+
+
+def test_tables_of_the_package_are_on_the_page_and_beside_it(folder, page):
+    assert "Counts Of <all>. As CSV who records share ours 51 0.333 <i>theirs</i> 0 n/a" in (
+        page.words
+    )
+    assert "tables/counts.csv" in page.addresses
+    table = (folder / "tables" / "counts.csv").read_text()
+    assert table == "who,records,share\nours,51,0.3333333333333333\n<i>theirs</i>,0,nan\n"
+
+
+def test_a_run_without_claims_says_first_how_many_examples_failed(folder, tmp_path):
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"verb": "mini"', '"verb": "eval"'))
+    conclude(folder, into=tmp_path / "again")
+    page = Page((tmp_path / "again" / "report.html").read_text())
+    assert "1 of 51 examples failed; no metric below counts them." in page.words
 
 
 def test_counts_timing_config_and_environment_are_there(page):

@@ -40,6 +40,26 @@ def summary_without_timing(folder):
     return document
 
 
+def test_a_failed_example_can_be_tried_again_and_again(tmp_path):
+    out = tmp_path / "run"
+    with start(out) as run:
+        run.append(Record(id="a", status="error", error="no answer"))
+        run.append(Record(id="b"))
+        assert (run.done, run.failed) == ({"a", "b"}, {"a"})
+    with start(out, RESUME) as run:
+        run.append(Record(id="a", status="error", error="still none"))
+        assert run.failed == {"a"}
+        run.append(Record(id="a", data={"x": 1}))
+        assert run.failed == frozenset()
+        with pytest.raises(DataError, match="'a' was already written"):
+            run.append(Record(id="a"))
+        assert run.records() == [Record(id="a", data={"x": 1}), Record(id="b")]
+        run.finish({})
+    assert read_json(out / "summary.json")["counts"] == {"ok": 2, "error": 0, "skipped": 0}
+    lines = (out / "records.jsonl").read_text().splitlines()
+    assert len(lines) == 4, "what happened before stays in the file"
+
+
 def test_a_run_leaves_what_its_folder_promises(tmp_path):
     out = tmp_path / "deep" / "run"
     claim = Claim("c", "s", "t", None, "read", "effect", False, (Bar("x", ">=", 1),))

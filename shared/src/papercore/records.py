@@ -123,20 +123,25 @@ class RecordWriter:
 def read_records(path: Path) -> list[Record]:
     """All records of a file, in order; a missing file has none.
 
+    A record of an example that was tried again stands where the failure stood that it supersedes.
+
     Raises:
-        DataError: A line is not a record, or an id occurs twice.
+        DataError: A line is not a record, or an id occurs again after a record that is no error.
     """
     records: list[Record] = []
-    seen: set[str] = set()
+    places: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
         try:
             record = Record.model_validate(line)
         except ValidationError as error:
             raise DataError(f"{path}:{number}: is not a record: {one_line(error)}") from None
-        if record.id in seen:
+        place = places.setdefault(record.id, len(records))
+        if place == len(records):
+            records.append(record)
+        elif records[place].status == "error":
+            records[place] = record
+        else:
             raise DataError(f"{path}:{number}: the id {record.id!r} occurs twice")
-        seen.add(record.id)
-        records.append(record)
     return records
 
 

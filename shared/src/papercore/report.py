@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
 from papercore.claims import Claim, Estimate, Verdict, judge_all
@@ -22,6 +23,7 @@ from papercore.files import read_json, write_atomic, write_json
 from papercore.pages import data_uri, render
 from papercore.records import Record, count_by_status, read_records
 from papercore.runs import Identity, read_identity, write_claims, write_summary
+from papercore.tables import Table, write_table
 from papercore.timing import timing_block
 
 if TYPE_CHECKING:
@@ -48,8 +50,8 @@ class Conclusion:
 def conclude(folder: Path, *, into: Path | None = None) -> Conclusion:
     """Summarise, judge and report a run.
 
-    Finds the package's `report.summarise`, `report.figures` and `claims.CLAIMS` by the package's
-    name in `config.json`.
+    Finds the package's `report.summarise`, `report.figures`, `report.tables` (which it need not
+    have) and `claims.CLAIMS` by the package's name in `config.json`.
 
     Args:
         folder: A run folder that nobody is writing.
@@ -71,7 +73,11 @@ def conclude(folder: Path, *, into: Path | None = None) -> Conclusion:
         write_claims(folder, conclusion.verdicts, into=target)
     figures = draw(records, target / "figures")
     _list_figures(target, figures)
-    write_atomic(target / "report.html", _page(folder, conclusion, records, figures))
+    tables = _tables(package, records)
+    for table in tables:
+        write_table(table, target / "tables")
+    page = _page(folder, conclusion, records, figures, tables)
+    write_atomic(target / "report.html", page)
     return conclusion
 
 
@@ -84,12 +90,13 @@ def recheck(folder: Path) -> list[str]:
     Raises:
         DataError: It is no run folder, or its records cannot be read.
     """
-    with tempfile.TemporaryDirectory() as name:
-        rebuilt = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        rebuilt = Path(temporary)
         conclude(folder, into=rebuilt)
         made = {path.relative_to(rebuilt) for path in rebuilt.rglob("*") if path.is_file()}
         stored = {Path(name) for name in ("summary.json", "claims.json", "report.html")}
-        stored |= {path.relative_to(folder) for path in (folder / "figures").glob("*")}
+        for name in ("figures", "tables"):
+            stored |= {path.relative_to(folder) for path in (folder / name).glob("*")}
         present = {path for path in stored if (folder / path).exists()}
         compared = [_compare(folder, rebuilt, path) for path in sorted(made | present)]
     return [line for line in compared if line]
@@ -115,6 +122,11 @@ def _verdicts(identity: Identity, estimates: Mapping[str, Estimate]) -> tuple[Ve
     return judge_all(claims, estimates, quick=identity.quick)
 
 
+def _tables(package: ModuleType, records: list[Record]) -> list[Table]:
+    make = cast("Callable[[list[Record]], list[Table]] | None", getattr(package, "tables", None))
+    return make(records) if make else []
+
+
 def _list_figures(target: Path, figures: list[Figure]) -> None:
     listed = [
         {
@@ -130,7 +142,11 @@ def _list_figures(target: Path, figures: list[Figure]) -> None:
 
 
 def _page(
-    folder: Path, conclusion: Conclusion, records: list[Record], figures: list[Figure]
+    folder: Path,
+    conclusion: Conclusion,
+    records: list[Record],
+    figures: list[Figure],
+    tables: list[Table],
 ) -> str:
     shown = [
         {
@@ -142,12 +158,15 @@ def _page(
         }
         for figure in figures
     ]
+    counts = count_by_status(records)
     content = {
         "identity": conclusion.identity,
         "verdicts": conclusion.verdicts,
         "estimates": conclusion.estimates,
         "figures": shown,
-        "counts": list(count_by_status(records).items()),
+        "tables": tables,
+        "counts": list(counts.items()),
+        "num_failed": counts["error"],
         "errors": [record for record in records if record.error][:MAX_ERRORS_SHOWN],
         "timing": flatten(timing_block(folder / "timing.json")),
         "config": flatten(conclusion.identity.config),

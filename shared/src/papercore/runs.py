@@ -80,7 +80,7 @@ class Run:
         self._timing = Timing(folder / "timing.json")
         self._records = RecordWriter(folder / "records.jsonl")
         self._metrics = RecordWriter(folder / "metrics.jsonl")
-        self._done = {record.id for record in read_records(folder / "records.jsonl")}
+        self._status = {r.id: r.status for r in read_records(folder / "records.jsonl")}
         self._logged = {_metric_key(line) for line in read_lines(folder / "metrics.jsonl")}
 
     @classmethod
@@ -131,18 +131,23 @@ class Run:
     @property
     def done(self) -> frozenset[str]:
         """Ids of the records that are there, whatever their status."""
-        return frozenset(self._done)
+        return frozenset(self._status)
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """Ids of the records that are errors: these may be tried again."""
+        return frozenset(name for name, status in self._status.items() if status == "error")
 
     def append(self, record: Record) -> None:
-        """Add a record.
+        """Add a record; one with the id of an error supersedes it.
 
         Raises:
-            DataError: There is one with this id.
+            DataError: There is one with this id that is no error.
         """
-        if record.id in self._done:
+        if self._status.get(record.id, "error") != "error":
             raise DataError(f"record {record.id!r} was already written: skip the ids in run.done")
         self._records.append(record)
-        self._done.add(record.id)
+        self._status[record.id] = record.status
         self._timing.tick()
 
     def records(self) -> list[Record]:

@@ -1,7 +1,8 @@
-"""Metrics and figure of the toy."""
+"""Metrics, figure and table of the toy."""
 
 from papercore.plots import Frame, bars
 from papercore.stats import paired_difference, wilson
+from papercore.tables import Table
 
 
 def summarise(records):
@@ -16,3 +17,8 @@ def summarise(records):
 def figures(records, into):
     frame = Frame("accuracy", "Accuracy", "Bars & <b>whiskers</b>", y="accuracy")
     return [bars(into, frame, {"toy": {"ours": summarise(records)["accuracy"]}})]
+
+
+def tables(records):
+    rows = [("ours", len(records), 1 / 3), ("<i>theirs</i>", 0, float("nan"))]
+    return [Table("counts", "Counts", "Of <all>.", ("who", "records", "share"), rows)]
