@@ -1,11 +1,41 @@
-"""What the tests of all packages share: tiny models, comparisons, and running a command.
+"""What the tests of all packages share: tiny models, comparisons, commands and endpoints.
 
-    from papercore.testing import assert_close, run_cli, tiny_model
+    from papercore.testing import assert_close, run_cli, stub_endpoint, tiny_model
 
-The fixtures are in `papercore.testing.fixtures`, to be imported by a `conftest.py`.
+The fixtures are in `papercore.testing.fixtures`, to be imported by a `conftest.py`. Only the tiny
+models and `assert_close` need torch, and only when they are first used.
 """
 
-from papercore.testing.commands import free_port, run_cli
-from papercore.testing.models import SHAPE, TINY, TinyKind, assert_close, tiny_model
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = ["SHAPE", "TINY", "TinyKind", "assert_close", "free_port", "run_cli", "tiny_model"]
+from papercore.testing.commands import free_port, run_cli
+from papercore.testing.serving import served
+from papercore.testing.stub import Answer, Call, StubEndpoint, chat, stub_endpoint, text
+
+if TYPE_CHECKING:
+    from papercore.testing.models import SHAPE, TINY, TinyKind, assert_close, tiny_model
+
+__all__ = [
+    "SHAPE",
+    "TINY",
+    "Answer",
+    "Call",
+    "StubEndpoint",
+    "TinyKind",
+    "assert_close",
+    "chat",
+    "free_port",
+    "run_cli",
+    "served",
+    "stub_endpoint",
+    "text",
+    "tiny_model",
+]
+
+
+def __getattr__(name: str) -> object:
+    """What needs torch, imported when it is first used."""
+    if name in {"SHAPE", "TINY", "TinyKind", "assert_close", "tiny_model"}:
+        return getattr(importlib.import_module("papercore.testing.models"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,8 @@
 Everything here is real: stock transformers classes, trained in seconds on one CPU core.
 """
 
-from papercore.tiny.cache import Built, TinySpec, cache_dir, cached_model, find_model
+from papercore.files import cache_dir
+from papercore.tiny.cache import Built, TinySpec, cached_model, find_model
 from papercore.tiny.seeded import seeded, tiny_llama
 from papercore.tiny.tokenizers import byte_tokenizer, word_tokenizer
 from papercore.tiny.training import (
