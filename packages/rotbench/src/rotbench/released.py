@@ -37,12 +37,37 @@ from rotbench.cases import (
 )
 from rotbench.rewrite import call_text
 
-__all__ = ["FOLDERS", "checksums", "entry", "file_of", "read_folder", "system_text"]
+__all__ = [
+    "COMMIT",
+    "FOLDERS",
+    "SHA256",
+    "checksums",
+    "entry",
+    "file_of",
+    "read_folder",
+    "system_text",
+]
 
 FOLDERS: Mapping[Turn, str] = {"first": "First_Turn", "third": "Third_Turn"}
 LABELS: Mapping[Turn, str] = {"first": "Turn 1: ", "third": "Turn 3: "}
 BEGIN = "\nBegin!\n"
 """What the released files put behind a query."""
+
+COMMIT = "637e43ae9a978036774c92bb2ab11a83609e304b"
+"""Of GitHub `Junjie-Ye/RoTBench`."""
+SHA256: Mapping[str, str] = {
+    "First_Turn/clean.json": "a367dc165c0bb09f4002c89ab9a6884ef2383547d8e6d21511c7c0153e7ff1cd",
+    "First_Turn/heavy.json": "061ffc421a9fa8b51abacfeab6880d42b86661d529e048f0cb09f2bee527533b",
+    "First_Turn/medium.json": "ad73ad3cad2ecd76bd2f0a2c7fb6e8dd3f599d20b6177b07ab5ad5fe6330e4be",
+    "First_Turn/slight.json": "a47aee08eec1d6b9519c227829a076ce05e2737455e0d7589921460f8cbe9825",
+    "First_Turn/union.json": "61ffacb834ebaac9aa317eb45e1e8b8c3f2c659696139b9dd3b7272491cff911",
+    "Third_Turn/clean.json": "dee124e3df46b47cb31afb95454131030c09aaf8bc0296b7e9d15266092c125b",
+    "Third_Turn/heavy.json": "75928e4bc969d95418883f335125da4368d67df57a1e34c94c0230b3c2ceda3d",
+    "Third_Turn/medium.json": "9119d71cc2371a5fb6f502a7d0298d70a1ae21908437fdd6e0c0365dbd8e3293",
+    "Third_Turn/slight.json": "9eb3d65ef1322ae1d1281c508e81c716a8c6531678e8e23ac033e1703488327b",
+    "Third_Turn/union.json": "89427db39c7fc0db183494cc8d08746b77c57d3e720d937167635f9adc11c00d",
+}
+"""Checksums of the files at commit `COMMIT`."""
 
 MAX_FILE_BYTES = 64 << 20
 MAX_ENTRIES = 20_000
