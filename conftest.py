@@ -25,6 +25,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for name, reason in reasons.items():
             if item.get_closest_marker(name):
                 item.add_marker(pytest.mark.skip(reason=reason))
+        if item.get_closest_marker("vllm"):  # what vLLM and its torch warn of is not ours to fix
+            item.add_marker(pytest.mark.filterwarnings("ignore"))
 
 
 def _no_gpu() -> str:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from papercore.tiny import TinySpec
 
-__all__ = ["ModelRef", "describe", "load_model", "parse_ref"]
+__all__ = ["ModelRef", "describe", "load_model", "parse_ref", "read_config", "read_tokenizer"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def load_model(
 
     parsed = parse_ref(ref)
     place = _locate(parsed)
-    config = _with_overrides(_read_config(place), config_overrides or {})
+    config = _with_overrides(read_config(place), config_overrides or {})
     wanted = "float32" if (parsed.kind, dtype) == ("tiny", "auto") else dtype
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(wanted, chosen_device.value, getattr(config, "dtype", None))
@@ -70,7 +71,7 @@ def load_model(
         *(ref, chosen_device.value, chosen_device.reason, chosen_dtype.value, chosen_dtype.reason),
     )
     _check_weights(place, chosen_device.value, chosen_dtype.value, config)
-    tokenizer = _read_tokenizer(place)
+    tokenizer = read_tokenizer(place)
     model = _read_weights(
         place,
         config,
@@ -128,7 +129,12 @@ def _tiny_directory(package: str) -> Path:
     return spec.directory
 
 
-def _read_config(place: str) -> PreTrainedConfig:
+def read_config(place: str) -> PreTrainedConfig:
+    """The config of a hub id or directory.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
     from transformers import AutoConfig
 
     try:
@@ -153,7 +159,12 @@ def _with_overrides(config: PreTrainedConfig, changes: Mapping[str, object]) -> 
     return changed
 
 
-def _read_tokenizer(place: str) -> PreTrainedTokenizerBase:
+def read_tokenizer(place: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub id or directory; it pads on the left.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -196,17 +207,18 @@ def _read_weights(
     from transformers import AutoModelForCausalLM
 
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            place,
-            config=config,
-            dtype=dtype,
-            attn_implementation=attn,
-            quantization_config=quantization,
-            device_map={"": device},
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        with _without_progress_bars():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                place,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attn,
+                quantization_config=quantization,
+                device_map={"": device},
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
     except _read_errors() as error:
         raise _unreadable("the weights", place, error) from error
     model, report = cast("tuple[PreTrainedModel, Mapping[str, set[str]]]", loaded)
@@ -215,6 +227,30 @@ def _read_weights(
         # transformers would go on with random numbers in their place.
         raise ModelError(f"the weights of {place} lack {len(missing)} tensors, first {missing[0]}")
     return model
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Keeps transformers from drawing while it reads weights; downloads still draw."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    downloads_shown = not are_progress_bars_disabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if downloads_shown:
+        enable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        if not downloads_shown:
+            disable_progress_bars()
 
 
 def _quantization_config(quantization: str | None, dtype: torch.dtype) -> object | None:
