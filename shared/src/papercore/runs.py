@@ -36,7 +36,15 @@ from papercore.records import (
 )
 from papercore.timing import Timing, timing_block
 
-__all__ = ["Identity", "Run", "is_run_folder", "read_identity", "write_claims", "write_summary"]
+__all__ = [
+    "Identity",
+    "Run",
+    "check_folder",
+    "is_run_folder",
+    "read_identity",
+    "write_claims",
+    "write_summary",
+]
 
 SCHEMA = 1
 """Version of the layout of a run folder."""
@@ -112,7 +120,7 @@ class Run:
         """
         digest = config_hash(config, version=version, data_hash=data_hash)
         identity = Identity(package, version, verb, digest, data_hash, plain(config))
-        _refuse_other_folder(out, flags)
+        check_folder(out, flags)
         out.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(out)
         try:
@@ -209,6 +217,26 @@ class Run:
         self.close()
 
 
+def check_folder(out: Path, flags: RunFlags) -> None:
+    """Whether a run may go there: nothing that is not a run of ours is written into or deleted.
+
+    `Run.open` asks the same. Ask first where something slow stands before it, such as a model.
+
+    Raises:
+        ConfigError: The folder holds something and the flags do not say what to do with it.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file: give another --out")
+    if not _contents(out):
+        return
+    if not is_run_folder(out):
+        raise ConfigError(f"{out} is not empty and is not a run folder: give another --out")
+    if not (flags.resume or flags.overwrite):
+        raise ConfigError(
+            f"{out} holds a run: --resume goes on with it, --overwrite deletes it first"
+        )
+
+
 def is_run_folder(folder: Path) -> bool:
     """Whether `Run.open` made this folder."""
     try:
@@ -286,20 +314,6 @@ def _contents(folder: Path) -> list[Path]:
 
 def _is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
-
-
-def _refuse_other_folder(out: Path, flags: RunFlags) -> None:
-    """Nothing that is not a run of ours is ever written into or deleted."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file: give another --out")
-    if not _contents(out):
-        return
-    if not is_run_folder(out):
-        raise ConfigError(f"{out} is not empty and is not a run folder: give another --out")
-    if not (flags.resume or flags.overwrite):
-        raise ConfigError(
-            f"{out} holds a run: --resume goes on with it, --overwrite deletes it first"
-        )
 
 
 def _check_resumable(out: Path, identity: Identity, flags: RunFlags) -> None:
