@@ -5,14 +5,14 @@ rules = NoiseRules(mode="official")
 
 import string
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import tyro
 from pydantic import Field, model_validator
 
 from papercore.config import Config, RunConfig
 from papercore.generate.endpoint import EndpointConfig
-from rotbench.cases import LEVELS, TURNS, Level, Turn
+from rotbench.cases import LEVELS, TURNS, Half, Level, Turn
 
 Mode: TypeAlias = Literal["react", "native", "raven1", "raven2"]
 """How tools are shown and calls are written: text in the released format, the model's own tool
@@ -28,12 +28,13 @@ class NoiseRules(Config):
     mode: Literal["strict", "official"] = "strict"
     """`official` has the released data's distributions: names may collide or become empty.
     `strict` has neither, changes every gold call, and can be undone."""
-    alphabet: str = string.ascii_letters
+    alphabet: str = Field(default=string.ascii_letters, min_length=1)
     """Letters of made-up names. Source: official generator, upper and lower case, no digits."""
     share: float = Field(default=0.5, ge=0.0, le=1.0)
-    """Share of the names that is drawn to be changed, rounded up; the gold's come on top."""
+    """Share of the names that is drawn to be changed, rounded up; the gold's come on top. Heavy
+    exchanges all names of tools, whatever the share."""
     edits: float = Field(default=1 / 3, gt=0.0, le=1.0)
-    """Slight: edits per letter of a name, rounded up, is the bound on the number of edits."""
+    """Slight: edits per letter of a name, rounded up, is what the number of edits stays below."""
     nonsense_tool: int = Field(default=10, ge=1)
     """Medium: longest made-up name of a tool."""
     nonsense_parameter: int = Field(default=5, ge=1)
@@ -42,6 +43,39 @@ class NoiseRules(Config):
     """Heavy: probability that a tool gets an added parameter rather than exchanged names."""
     addendum_value: int = Field(default=3, ge=1)
     """Heavy: longest value of an added parameter."""
+
+
+class DataConfig(Config):
+    """Settings of `data`."""
+
+    source: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    """Install the released files from here: a folder, a .zip or .tar archive, or its https
+    address. Without it, say what there is."""
+    sha256: str | None = None
+    """Checksum of the archive; an address needs it."""
+    unverified: bool = False
+    """Accept files that are not the released bytes, if their schema is right."""
+    data: str = "released"
+    """What to look at: `released` is what was installed; or `sample`, or a folder."""
+    write_sample: Path | None = None
+    """Write the sample into this new folder, as a start for cases of your own."""
+
+
+class NoiseConfig(Config):
+    """Settings of `noise`."""
+
+    tools: tyro.conf.Positional[Path]
+    """File with tools: OpenAI tools or functions, an MCP tools/list result, or BFCL lines."""
+    level: Level | Literal["all"] = "all"
+    """How strongly names are disturbed; all does every level but clean."""
+    half: Half | Literal["all"] = "all"
+    """Names of tools, of parameters, or both; all does every half that the level has."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the noise."""
+    copies: int = Field(default=1, ge=1, le=10_000)
+    """Disturbed versions of every level and half."""
+    rules: NoiseRules = NoiseRules()
+    """How names are disturbed."""
 
 
 class Quota(Config):
