@@ -59,6 +59,12 @@ APP = App(
             run="rotbench.score_command:run",
         ),
         Verb(
+            "compare",
+            "test two runs against each other, case by case",
+            config="rotbench.config:CompareConfig",
+            run="rotbench.compare_command:run",
+        ),
+        Verb(
             "augment",
             "rewrite tool-use trajectories into the five environments (RoTTuning)",
             config="rotbench.config:AugmentConfig",
