@@ -5,7 +5,7 @@ import matplotlib as mpl
 import pytest
 
 from papercore.errors import DataError
-from papercore.plots import Frame, bars, heatmap, lines_with_intervals
+from papercore.plots import Frame, bars, heatmap, lines_with_intervals, stacked_bars
 from papercore.stats import wilson
 
 LINES = {"ours": {512: wilson(9, 10), 1024: wilson(7, 10)}, "full": {512: wilson(9, 10)}}
@@ -27,7 +27,17 @@ def draw_heatmap(into):
     return heatmap(into, frame, rows=["top", "end"], columns=["1x", "2x"], values=values)
 
 
-@pytest.mark.parametrize("draw", [draw_lines, draw_bars, draw_heatmap])
+def draw_names(into):
+    frame = Frame("n", "Names", "c", x="level", x_names=("clean", "union"))
+    return lines_with_intervals(into, frame, {"ours": {0: wilson(9, 10), 1: wilson(7, 10)}})
+
+
+def draw_parts(into):
+    groups = {"clean": {"right": 0.8, "format": 0.2}, "union": {"right": 0.5, "name": 0.5}}
+    return stacked_bars(into, Frame("p", "Parts", "c", x="level", y_range=(0, 1)), groups)
+
+
+@pytest.mark.parametrize("draw", [draw_lines, draw_bars, draw_heatmap, draw_names, draw_parts])
 def test_a_figure_is_the_same_bytes_whatever_the_users_settings(draw, tmp_path):
     first = draw(tmp_path / "a")
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red"}):
@@ -68,6 +78,16 @@ def test_the_numbers_stand_beside_the_figure(tmp_path):
         ["easy", "ours"],
         ["easy", "full"],
         ["hard", "ours"],
+    ]
+
+
+def test_parts_of_a_bar_stand_beside_it(tmp_path):
+    assert rows(draw_parts(tmp_path)) == [
+        ["level", "part", "value"],
+        ["clean", "right", "0.8"],
+        ["clean", "format", "0.2"],
+        ["union", "right", "0.5"],
+        ["union", "name", "0.5"],
     ]
 
 

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-__all__ = ["Figure", "Frame", "bars", "heatmap", "lines_with_intervals"]
+__all__ = ["Figure", "Frame", "bars", "heatmap", "lines_with_intervals", "stacked_bars"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 DASHES = ("-", "--", "-.", ":")
+HATCHES = ("", "///", "...")
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Frame:
     y: str = ""
     """Label of the vertical axis."""
     log_x: bool = False
+    x_names: Sequence[str] = ()
+    """Names of the places 0, 1, 2 and so on of the horizontal axis, where these are no amounts."""
     y_range: tuple[float, float] | None = None
     """Limits of the vertical axis, or of the colours of a heat map."""
 
@@ -75,6 +78,8 @@ def lines_with_intervals(
             _line(axes, index, label, points)
         if frame.log_x:
             _log_axis(axes, sorted({x for points in series.values() for x in points}))
+        if frame.x_names:
+            axes.set_xticks(range(len(frame.x_names)), list(frame.x_names))
         _limits(axes, frame)
         if len(series) > 1:
             axes.legend(frameon=False)
@@ -124,6 +129,44 @@ def bars(into: Path, frame: Frame, groups: Mapping[str, Mapping[str, Estimate]])
         ]
         header = (frame.x or "group", "series", "value", "lo", "hi", "n")
         return _save(into, frame, canvas, header, rows)
+
+
+def stacked_bars(into: Path, frame: Frame, groups: Mapping[str, Mapping[str, float]]) -> Figure:
+    """One bar per group, made of parts.
+
+    Args:
+        into: Folder of the files.
+        frame: Title, caption and axes.
+        groups: Group on the axis -> part, from the bottom up -> its height.
+    """
+    labels = list(dict.fromkeys(label for parts in groups.values() for label in parts))
+    with _canvas(frame) as (canvas, axes):
+        bottoms = [0.0] * len(groups)
+        for index, label in enumerate(labels):
+            heights = [parts.get(label, 0.0) for parts in groups.values()]
+            axes.bar(
+                range(len(groups)),
+                heights,
+                0.75,
+                bottom=bottoms,
+                label=label,
+                color=COLOURS[index % len(COLOURS)],
+                hatch=HATCHES[index // len(COLOURS) % len(HATCHES)],
+                edgecolor="white",
+                linewidth=0.5,
+            )
+            bottoms = [low + height for low, height in zip(bottoms, heights, strict=True)]
+        axes.set_xticks(range(len(groups)), list(groups))
+        axes.grid(visible=False, axis="x")
+        _limits(axes, frame)
+        if labels:
+            axes.legend(frameon=False, reverse=True, bbox_to_anchor=(1.0, 1.0), loc="upper left")
+        rows = [
+            (group, label, height)
+            for group, parts in groups.items()
+            for label, height in parts.items()
+        ]
+        return _save(into, frame, canvas, (frame.x or "group", "part", "value"), rows)
 
 
 def heatmap(
