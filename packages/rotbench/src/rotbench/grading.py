@@ -9,12 +9,12 @@ that compare values loosely, and the official ones stand beside them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from pydantic import JsonValue
 
 from rotbench import official
 from rotbench.cases import Case
+from rotbench.config import Mode
 from rotbench.crashes import Crash
 from rotbench.official import OfficialScores
 from rotbench.predictions import Prediction, read_native, read_react
@@ -23,9 +23,6 @@ from rotbench.scoring import NO_SCORES, Scores, alike, score
 from rotbench.taxonomy import ErrorKind, Explained, explain
 
 __all__ = ["Answer", "Grade", "Mode", "grade"]
-
-Mode: TypeAlias = Literal["react", "native", "raven1", "raven2"]
-"""How a model answers: text with labels, a tool interface, or NexusRaven's Python calls."""
 
 MAX_SHOWN = 200
 """Characters of a predicted name that are kept."""

@@ -66,6 +66,7 @@ _ESCAPES: Final = {
     "/": "/",
     "\n": "",
 }
+_HEX_DIGITS: Final = {"x": 2, "u": 4, "U": 8}
 _CONSTANTS: Final[dict[str, JsonValue]] = {
     "True": True,
     "true": True,
@@ -249,12 +250,12 @@ def _string(text: str, at: int) -> tuple[str, int]:
 
 def _escape(text: str, at: int) -> tuple[str, int]:
     mark = text[at : at + 1]
-    if mark in ("u", "x"):
-        end = at + (5 if mark == "u" else 3)
+    if mark in _HEX_DIGITS:
+        end = at + 1 + _HEX_DIGITS[mark]
         digits = text[at + 1 : end]
         if len(digits) != end - at - 1 or not _HEX.fullmatch(digits):
             raise Refused("not_json")
-        return chr(int(digits, 16)), end
+        return chr(min(int(digits, 16), 0x10FFFF)), end
     return _ESCAPES.get(mark, "\\" + mark), at + 1
 
 

@@ -117,19 +117,28 @@ class _Reader:
                 self.note("nested_calls")
 
     def _argument(self, call: _Called, depth: int) -> None:
-        self._skip()
-        key = None
-        match = _NAME.match(self.text, self.at)
-        if match:
-            end = self._space_end(match.end())
-            if self.text.startswith("=", end):
-                key, self.at = match.group(), end + 1
-                self._skip()
+        key = self._key(call.name)
         value = self._value(depth)
         if key is None:
             call.values.append(value)
         else:
             call.named.append((key, value))
+
+    def _key(self, name: str) -> str | None:
+        """A name and `=`; the tool's own names may hold a `=`, or be empty."""
+        self._skip()
+        match = _NAME.match(self.text, self.at)
+        names = [match.group()] if match else []
+        for key in sorted((*self._keys(name), *names), key=len, reverse=True):
+            end = self._space_end(self.at + len(key))
+            if self.text.startswith(key, self.at) and self.text.startswith("=", end):
+                self.at = end + 1
+                self._skip()
+                return key
+        return None
+
+    def _keys(self, name: str) -> list[str]:
+        return next((list(tool.parameters) for tool in self.tools if tool.name == name), [])
 
     def _value(self, depth: int) -> JsonValue:
         match = _NAME.match(self.text, self.at)
@@ -153,7 +162,7 @@ class _Reader:
 
     def _arguments(self, call: _Called) -> dict[str, JsonValue]:
         """Named values, and the others under the names that their places have in the schema."""
-        keys = next((list(t.parameters) for t in self.tools if t.name == call.name), [])
+        keys = self._keys(call.name)
         if len(call.values) > len(keys):
             raise Refused("not_call")
         pairs = [*zip(keys, call.values, strict=False), *call.named]
