@@ -66,6 +66,8 @@ class NoiseConfig(Config):
 
     tools: tyro.conf.Positional[Path]
     """File with tools: OpenAI tools or functions, an MCP tools/list result, or BFCL lines."""
+    answers: Path | None = None
+    """BFCL's file of accepted calls; their names are disturbed first, and it is rewritten too."""
     level: Level | Literal["all"] = "all"
     """How strongly names are disturbed; all does every level but clean."""
     half: Half | Literal["all"] = "all"

@@ -40,7 +40,15 @@ from rotbench.operators import (
 from rotbench.operators import medium as medium_name
 from rotbench.rewrite import rename_call, rename_step, rename_steps, restore
 
-__all__ = ["DEFAULT_RULES", "Changes", "Noised", "disturb", "rename_step", "restore"]
+__all__ = [
+    "DEFAULT_RULES",
+    "Changes",
+    "Noised",
+    "added_schema",
+    "disturb",
+    "rename_step",
+    "restore",
+]
 
 DEFAULT_RULES = NoiseRules()
 
@@ -336,6 +344,11 @@ class _Work:
         return Noised(noisy, changes)
 
 
+def added_schema(addendum: Addendum) -> Schema:
+    """Schema of a parameter that was added; its description orders its value."""
+    return {"type": "string", "description": _ORDER.format(addendum.value)}
+
+
 def _tool(tool: Tool, change: ToolChange) -> Tool:
     """The tool as the disturbed environment shows it; definitions and descriptions stay."""
     if not change.parameters and change.addendum is None:
@@ -346,9 +359,8 @@ def _tool(tool: Tool, change: ToolChange) -> Tool:
     }
     required = tuple([names.get(name, name) for name in tool.required])
     if change.addendum is not None:
-        name, value = change.addendum.name, change.addendum.value
-        parameters[name] = {"type": "string", "description": _ORDER.format(value)}
-        required = (*required, name)
+        parameters[change.addendum.name] = added_schema(change.addendum)
+        required = (*required, change.addendum.name)
     return Tool(change.new, tool.description, parameters, required)
 
 
