@@ -93,6 +93,7 @@ def _about(task: Task, mode: Mode, model: str) -> dict[str, JsonValue]:
         "index": key.index,
         "query": key.query,
         "scenario": task.case.scenario,
+        "operators": list(task.operators()),
         "noise_seed": task.noise_seed,
         "model": model,
         "mode": mode,

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 from pydantic import JsonValue
 
 from papercore.errors import ConfigError
-from papercore.generate.types import Completion, Request, ToolCall
+from papercore.generate.types import Completion, Request, ToolCall, Usage
 from papercore.seeds import fan_out
 from rotbench.cases import Call, Case, Tool
 from rotbench.config import Mode
@@ -40,6 +40,7 @@ __all__ = [
 Baseline = Literal["oracle", "random", "first", "lexical"]
 BASELINES: tuple[Baseline, ...] = get_args(Baseline)
 SCHEME = "baseline:"
+_NO_COUNT = Usage(known=False)
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _QUOTED = re.compile(r"'([^'\n]{1,200})'|\"([^\"\n]{1,200})\"|\u201c([^\u201d\n]{1,200})\u201d")
@@ -92,7 +93,7 @@ def write_call(call: Call, mode: Mode) -> str:
         return f"Initial Answer: {python_call(call)}\nReflection: "
     if mode == "raven2":
         return f"Call: {python_call(call)} \nThought: "
-    return call_text(call)
+    return f"Thought:\n{call_text(call)}"
 
 
 class BaselineGenerator:
@@ -117,8 +118,9 @@ class BaselineGenerator:
         if prompt.toolbox is not None:
             alias, arguments = prompt.toolbox.disguised(call.name, call.arguments)
             made = ToolCall(id="call00000", name=alias, arguments=arguments)
-            return Completion(id=name, tool_calls=(made,), finish_reason="stop")
-        return Completion(id=name, text=write_call(call, self._mode), finish_reason="stop")
+            return Completion(id=name, tool_calls=(made,), finish_reason="stop", usage=_NO_COUNT)
+        text = write_call(call, self._mode)
+        return Completion(id=name, text=text, finish_reason="stop", usage=_NO_COUNT)
 
 
 def _most_alike(case: Case) -> Tool:

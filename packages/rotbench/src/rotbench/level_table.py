@@ -22,7 +22,8 @@ WIDTH = 23
 
 def level_lines(records: Sequence[Record], headline: Scorer = "fixed") -> Iterator[str]:
     """Scores by turn, scorer and level, in percent with 95 % intervals; the headline first."""
-    scored = [record for record in records if record.status == "ok"]
+    # sorted, so that the drawn intervals do not depend on the order in which answers came
+    scored = sorted((r for r in records if r.status == "ok"), key=lambda record: record.id)
     turns = grouped(scored, lambda record: cast("Turn", record.data["turn"]))
     order = sorted(SCORERS, key=lambda scorer: scorer != headline)
     for turn in TURNS:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 
 from papercore.errors import ConfigError
 from rotbench.cases import HALVES, LEVELS, TURNS, Case, Half, Level
+from rotbench.changes import Changes
 from rotbench.config import EvalConfig
 from rotbench.data import load_cases
 from rotbench.noise import disturb
+from rotbench.observe import observed
+from rotbench.operators import Operator
 
 __all__ = ["Task", "order", "plan"]
 
@@ -31,6 +34,22 @@ class Task:
     case: Case
     noise_seed: int | None = None
     """Of fresh noise."""
+    changes: Changes | None = None
+    """What the fresh noise did; of stored noise it is read off where it is needed."""
+
+    def operators(self) -> list[Operator]:
+        """What hit the names in the first accepted call, each operator once."""
+        if self.case.origin is None:
+            return []
+        changes = self.changes or observed(self.case)
+        gold = self.case.clean.golds[0]
+        change = changes.forward.get(gold.name)
+        if change is None:
+            return []
+        used = [name.operator for name in change.parameters if name.old in gold.arguments]
+        added: list[Operator] = ["addendum"] if change.addendum else []
+        hits = [change.operator, *used, *added]
+        return list(dict.fromkeys(hit for hit in hits if hit is not None))
 
 
 def plan(config: EvalConfig) -> tuple[list[Task], str]:
@@ -69,8 +88,8 @@ def _freshly(case: Case, config: EvalConfig) -> Iterator[Task]:
 
 
 def _disturbed(case: Case, level: Level, half: Half, seed: int, config: EvalConfig) -> Task:
-    made = disturb(case, level, half, seed=seed, rules=config.rules).case
-    return Task(f"{made.key}/n{seed}", made, seed)
+    made = disturb(case, level, half, seed=seed, rules=config.rules)
+    return Task(f"{made.case.key}/n{seed}", made.case, seed, made.changes)
 
 
 def _limited(tasks: list[Task], limit: int | None) -> list[Task]:
