@@ -13,11 +13,10 @@ import importlib.util
 import ipaddress
 import os
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from papercore.errors import ModelError
@@ -26,9 +25,7 @@ from papercore.generate.endpoint import EndpointConfig
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
-__all__ = ["Access", "run"]
-
-T = TypeVar("T")
+__all__ = ["Access"]
 
 CONNECT_S = 10.0
 """Longest time to wait for a connection."""
@@ -106,35 +103,6 @@ class Access:
             client.organization = client.project = None
         async with client:
             yield client
-
-
-def run(work: Callable[[], Coroutine[object, object, T]]) -> T:
-    """The result of a coroutine, also where an event loop is already running (in a notebook).
-
-    An interrupt cancels the coroutine and lets it clean up.
-    """
-    import asyncio
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(work())
-    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
-
-    async def noted() -> T:
-        task = asyncio.ensure_future(work())
-        started.append((asyncio.get_running_loop(), task))
-        return await task
-
-    with ThreadPoolExecutor(1, "papercore-endpoint") as pool:
-        future = pool.submit(asyncio.run, noted())
-        try:
-            return future.result()
-        except BaseException:
-            for loop, task in started:
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(task.cancel)
-            raise
 
 
 def _is_loopback(host: str) -> bool:

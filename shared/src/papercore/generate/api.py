@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from papercore.errors import GenerationError
-from papercore.generate.access import Access, run
+from papercore.generate.access import Access
 from papercore.generate.cache import CachedReply, ReplyCache, cache_key
 from papercore.generate.endpoint import EndpointConfig
 from papercore.generate.faults import (
@@ -34,6 +34,7 @@ from papercore.generate.faults import (
 )
 from papercore.generate.spend import CountTokens, Ledger, OverBudget, Spend, Tokens, worst_case
 from papercore.generate.types import Completion, ErrorKind, Request
+from papercore.generate.waiting import run
 from papercore.generate.wire import Reply, Route, body_of, read_reply
 
 if TYPE_CHECKING:
