@@ -11,7 +11,7 @@ import json
 
 from pydantic import JsonValue
 
-from papercore.generate.types import Completion
+from papercore.generate.types import Completion, ErrorKind
 from papercore.records import Record
 from rotbench.baselines import write_call
 from rotbench.cases import Case
@@ -22,7 +22,7 @@ from rotbench.native import RawCall
 from rotbench.prompts import Prompt
 from rotbench.tasks import Task
 
-__all__ = ["MAX_STORED", "answer_of", "graded", "record_of"]
+__all__ = ["MAX_STORED", "answer_of", "failed", "graded", "record_of"]
 
 MAX_STORED = 20_000
 """Characters of an answer that are kept in its record. It is graded whole."""
@@ -43,9 +43,8 @@ def record_of(
     """The record of a completion: graded, or an error without scores."""
     aliases = None if prompt.toolbox is None else prompt.toolbox.num_aliases
     if completion.finish_reason == "error":
-        data = {**_about(task, mode, model), "error_kind": completion.error_kind}
         reason = completion.error or "the backend gave no reason"
-        return Record(id=task.name, status="error", error=reason, data=data)
+        return failed(task, reason, mode=mode, model=model, kind=completion.error_kind)
     record = graded(task, answer_of(prompt, completion), mode=mode, model=model)
     record.data["finish_reason"] = completion.finish_reason
     if completion.usage.known:
@@ -71,6 +70,14 @@ def graded(task: Task, answer: Answer, *, mode: Mode, model: str) -> Record:
         "best": _best(task.case, mode),
     }
     return Record(id=task.name, data=data)
+
+
+def failed(
+    task: Task, reason: str, *, mode: Mode, model: str, kind: ErrorKind | None = None
+) -> Record:
+    """The record of a case without an answer."""
+    data: dict[str, JsonValue] = {**_about(task, mode, model), "error_kind": kind}
+    return Record(id=task.name, status="error", error=reason or "no reason", data=data)
 
 
 def _best(case: Case, mode: Mode) -> dict[str, JsonValue]:

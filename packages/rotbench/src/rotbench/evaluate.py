@@ -25,6 +25,7 @@ from rotbench.baselines import SCHEME, BaselineGenerator, baseline_of
 from rotbench.config import EvalConfig
 from rotbench.level_table import level_lines
 from rotbench.prompts import Prompt, prefix_order, prompt_hash, write_prompt
+from rotbench.rates import Scorer
 from rotbench.tasks import Task, plan
 
 __all__ = ["evaluate", "generator_of", "run", "write_prompts"]
@@ -71,7 +72,7 @@ def run(config: EvalConfig, flags: RunFlags) -> int:
             evaluate(folder, generator, tasks, left, config)
         records = folder.records()
     conclude(out)
-    return tell(records, len(tasks), config, out)
+    return tell(records, len(tasks), config.scoring, out)
 
 
 def write_prompts(tasks: Sequence[Task], config: EvalConfig) -> list[Prompt]:
@@ -126,9 +127,9 @@ def evaluate(
             folder.count(cases=1, tokens=completion.usage.completion_tokens)
 
 
-def tell(records: Sequence[Record], num_cases: int, config: EvalConfig, out: Path) -> int:
+def tell(records: Sequence[Record], num_cases: int, headline: Scorer, out: Path) -> int:
     """Prints the table of scores, and what failed; gives the exit code."""
-    for line in level_lines(records, config.scoring):
+    for line in level_lines(records, headline):
         sys.stdout.write(f"{line}\n")
     failed = [record for record in records if record.status == "error"]
     unsent = num_cases - len(records)
