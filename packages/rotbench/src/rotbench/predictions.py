@@ -60,6 +60,8 @@ MAX_TEXT = 1_000_000
 """Characters of an answer with its reasoning; a longer one is not looked at."""
 MAX_ANSWER = 65_536
 """Characters of an answer without its reasoning."""
+MAX_QUOTES = 4
+"""Pairs of quotes around a name that are taken off."""
 
 _LABEL = re.compile(
     r"^[ \t]{0,8}[*_#>`-]{0,4}[ \t]{0,4}(thought|action[ _]input|action|observation)"
@@ -189,12 +191,17 @@ def _without_reasoning(text: str, repairs: list[Repair]) -> str:
         at = closed.end()
     rest = text[at:]
     closed = _CLOSED.search(rest) if at == 0 else None
-    if closed and _LABEL.search(rest[closed.end() :]):
+    if closed and _has_call(rest[closed.end() :]):
         at, rest = closed.end(), rest[closed.end() :]
     if at == 0:
         return text
     repairs.append("reasoning")
     return "".join([*kept, rest]).lstrip()
+
+
+def _has_call(text: str) -> bool:
+    kinds = {match[1].lower().replace("_", " ") for match in _LABEL.finditer(text)}
+    return {"action", "action input"} <= kinds
 
 
 @dataclass(slots=True)
@@ -317,9 +324,10 @@ class _Draft:
         if "\n" in name:
             self._note("name_lines")
             name = name.partition("\n")[0].rstrip()
-        while len(name) > 2 and _WRAPPED.get(name[0]) == name[-1]:
-            self._note("quoted_name")
-            name = name[1:-1].strip()
+        for _ in range(MAX_QUOTES):
+            if len(name) > 2 and _WRAPPED.get(name[0]) == name[-1]:
+                self._note("quoted_name")
+                name = name[1:-1].strip()
         return name
 
     def _skip(self, at: int) -> int:

@@ -26,7 +26,7 @@ _LABELS = {1: ("Initial Answer:", "\nReflection:"), 2: ("Call:", "\nThought:")}
 _END_MARKS = ("<bot_end>", "<human_end>")
 _SPACE = re.compile(r"\s*+")
 _NAME = re.compile(r"""[^\s()\[\]{},=;'"]++""")
-_BARE = re.compile(r"""[^(),;'"\n]++""")
+_BARE = re.compile(r"""[^(),;='"\n]++""")
 
 
 def read_raven(

@@ -26,6 +26,7 @@ Noise correction, the paper's mechanism for GPT models, is `corrected_tool`, `co
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -130,7 +131,7 @@ def _key_kind(case: Case, name: str, keys: frozenset[str]) -> ErrorKind:
     """The tool is right, the keys are no gold's."""
     place = min(
         (i for i, gold in enumerate(case.golds) if _is_called(case, gold, name)),
-        key=lambda i: len(keys ^ case.golds[i].arguments.keys()),
+        key=lambda i: _distance(keys, case.golds[i].arguments.keys()),
     )
     gold = case.golds[place]
     missing, extra = gold.arguments.keys() - keys, keys - gold.arguments.keys()
@@ -141,6 +142,11 @@ def _key_kind(case: Case, name: str, keys: frozenset[str]) -> ErrorKind:
     if not missing:
         return "extra_key"
     return "addendum_missed" if missing <= _added(here, clean) else "missing_key"
+
+
+def _distance(keys: frozenset[str], wanted: AbstractSet[str]) -> tuple[int, int]:
+    """Keys that are in one only; among equals, the more keys in common the nearer."""
+    return len(keys ^ wanted), -len(keys & wanted)
 
 
 def _is_called(case: Case, gold: Call, name: str) -> bool:
