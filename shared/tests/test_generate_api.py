@@ -316,6 +316,26 @@ def test_a_refusal_stops_the_whole_batch(status):
     assert {one.error_kind for one in completions[1:]} == {"skipped"}
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        failing(400, "there is none", error={"param": "model"}),
+        failing(422, "unknown model `m`"),
+        Answer(status=400, body=json.dumps({"detail": "pinned to 'x'; requested 'm'."})),
+    ],
+)
+def test_a_complaint_about_the_model_stops_the_whole_batch(answer):
+    with stub_endpoint([answer]) as stub:
+        completions = generator(stub).generate(chats(9))
+    assert len(stub.calls) == 1
+    assert completions[0].error_kind == "refused"
+
+
+def test_a_rate_limit_that_names_the_model_is_waited_for():
+    with stub_endpoint([failing(429, "too many requests for `m`"), chat("x")]) as stub:
+        assert generator(stub).generate(chats())[0].text == "x"
+
+
 def test_an_empty_purse_stops_the_whole_batch():
     with stub_endpoint([failing(429, error={"code": "insufficient_quota"})]) as stub:
         completions = generator(stub).generate(chats(9))

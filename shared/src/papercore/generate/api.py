@@ -280,7 +280,9 @@ class OpenAIGenerator:
                 text = await call.client.post(ask.route, cast_to=str, body=ask.body)
             reply = read_reply(ask.request, ask.route, text)
         except Exception as error:
-            fault = fault_of(error, redact=self.access.redact, now=self._clock.wall())
+            fault = fault_of(
+                error, model=self.model, redact=self.access.redact, now=self._clock.wall()
+            )
             if fault is None:
                 self.ledger.settle(ask.cost, None)
                 raise

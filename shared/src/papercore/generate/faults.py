@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Protocol
@@ -145,10 +145,13 @@ def backoff(attempt: int, fault: Fault, dice: random.Random) -> float:
     return min(LONGEST_WAIT_S, jitter if fault.wait_s is None else fault.wait_s + jitter)
 
 
-def fault_of(error: Exception, *, redact: Callable[[str], str], now: datetime) -> Fault | None:
+def fault_of(
+    error: Exception, *, model: str, redact: Callable[[str], str], now: datetime
+) -> Fault | None:
     """The fault behind an exception of the client; None if it is none of them.
 
     Args:
+        model: The name that was asked for: a complaint about it holds for all requests.
         redact: Takes secrets out of a text.
         now: The time of day, for a Retry-After that is a date.
     """
@@ -158,7 +161,10 @@ def fault_of(error: Exception, *, redact: Callable[[str], str], now: datetime) -
         return Fault("transport", "no reply in time", again=True, paid=not _unsent(error))
     if isinstance(error, openai.APIStatusError):
         headers = error.response.headers
-        return _of_status(error.status_code, _told(error, redact), headers, now, error.body)
+        fault = _of_status(error.status_code, _told(error, redact), headers, now, error.body)
+        if fault.kind == "input" and _complains_of(model, error.body):
+            return replace(fault, kind="refused", everywhere=True)
+        return fault
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
         problem = f"the connection failed: {type(cause).__name__}: {_line(redact(str(cause)))}"
@@ -196,11 +202,18 @@ def _of_status(
         return Fault("refused", problem, everywhere=True)
     if status in _LATER or status >= 500:
         return Fault("transport", problem, again=True, wait_s=retry_after(headers, now))
-    about_model = isinstance(body, Mapping) and body.get("param") == "model"
-    if status in _REFUSED or about_model or status < 400:
+    if status in _REFUSED or status < 400:
         # A 403 may be about one text, after moderation; the others are about key, model or address.
         return Fault("refused", problem, everywhere=status != 403)
     return Fault("input", problem)
+
+
+def _complains_of(model: str, body: object) -> bool:
+    """Whether an error is about the name of the model."""
+    if not isinstance(body, Mapping):
+        return False
+    told = str(body.get("message") or body.get("detail"))
+    return body.get("param") == "model" or any(q + model + q in told for q in "'\"`")
 
 
 def _unsent(error: Exception) -> bool:
@@ -211,7 +224,9 @@ def _unsent(error: Exception) -> bool:
 
 def _told(error: Exception, redact: Callable[[str], str]) -> str:
     body = getattr(error, "body", None)
-    message = body.get("message", body) if isinstance(body, Mapping) else body
+    message = body
+    if isinstance(body, Mapping):
+        message = body.get("message") or body.get("detail") or body
     return _line(redact(str(message or error)))
 
 
