@@ -10,7 +10,7 @@ import pytest
 
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm")
 HEAVY_HALF = ("device", "models", "tiny", "testing", "rl")
-LIGHT_BACKENDS = ("papercore.generate", "papercore.generate.types", "papercore.generate.api")
+HEAVY_BACKENDS = ("decoding", "defaults", "hf", "jobs", "prompts", "vllm")
 LIGHT_MODULES = ("config", "presets", "claims", "cli")
 SKELETON = (
     "__init__.py",
@@ -57,9 +57,9 @@ def imported(name: str, file: Path) -> set[str]:
 
 def is_light(name: str) -> bool:
     """Whether a module of the core belongs to its light half."""
-    part = [*name.split("."), ""][1]
+    part, within = [*name.split("."), "", ""][1:3]
     if part == "generate":
-        return name in LIGHT_BACKENDS
+        return within not in HEAVY_BACKENDS
     return part not in HEAVY_HALF and part != "__main__"
 
 
