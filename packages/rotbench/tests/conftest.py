@@ -1,4 +1,4 @@
-"""Fixtures of rotbench's tests: the sample's cases, and the released files where they are at hand."""
+"""Fixtures of rotbench: the sample's cases, and the released files where they are at hand."""
 
 import os
 from pathlib import Path

@@ -242,7 +242,7 @@ class _Work:
             [
                 Rename(a, b, operator)
                 for a, b, operator in zip(old, new, operators, strict=True)
-                if a != b and operator is not None
+                if operator is not None and a != b
             ]
         )
         if not self.strict:
@@ -353,7 +353,7 @@ def _tool(tool: Tool, change: ToolChange) -> Tool:
     """The tool as the disturbed environment shows it; definitions and descriptions stay."""
     if not change.parameters and change.addendum is None:
         return tool if change.new == tool.name else _renamed(tool, change.new)
-    names = change.forward
+    names = {rename.old: rename.new for rename in change.parameters}
     parameters: dict[str, Schema] = {
         names.get(name, name): schema for name, schema in tool.parameters.items()
     }

@@ -1,139 +1,197 @@
-r"""The official scorer once more, plainly: what `official` is tested and measured against.
+"""The official noise algorithm, re-stated plainly, on entries as the released files hold them.
 
-It works on released entries as the official script does: three passes, each of which reads the
-tools out of the system's text and parses golds and answer again. Where the script crashes, so does
-this. Not for answers that you do not trust: it hands text to Python's own literal reader.
+It is what the tests compare `noise` with, in distribution, and the benchmark in speed. It was
+written from a description of the algorithm, shares no code with `noise` and draws as the official
+one does, with `random`. Two bugs of the official generator are mended, as in `official` mode: golds
+of exchanged tools get their names, and turns of the assistant are texts.
 
-    passes(entry, "Thought:\nAction: add\nAction Input: {}")     # (False, False, False)
-
-Source: official evaluation script, re-stated.
+    noisy = disturb_entry(entry, "heavy", "tool", random.Random(0))
 """
 
 from __future__ import annotations
 
+import copy
 import json
+import math
+import random
 import re
-import warnings
-from ast import literal_eval
-from collections.abc import Mapping
+import string
 from typing import Any
 
-__all__ = ["passes"]
+from rotbench.cases import Half, Level
 
-Entry = Mapping[str, Any]
+__all__ = ["disturb_entry"]
 
-_UP_TO = 100_000
-
-
-def passes(entry: Entry, answer: str, version: int = 0) -> tuple[bool, bool, bool]:
-    """Tool selection, parameter identification and content filling of one answer.
-
-    Raises:
-        Exception: Whatever the official script would die of.
-    """
-    assert len(answer) <= _UP_TO, "for tests and benchmarks only"
-    tool = _right(entry, answer, version, 1)
-    keys = _right(entry, answer, version, 2)
-    return tool, keys, _right(entry, answer, version, 3)
+LETTERS = string.ascii_letters
+Entry = dict[str, Any]
 
 
-def _right(entry: Entry, answer: str, version: int, wanted: int) -> bool:
-    """One pass: whether any gold is met up to stage `wanted` (tool, keys, values)."""
-    tools = _tools(entry)
-    name, given = _answer(answer, version, tools)
-    if not given:
-        return False
-    for text in entry["conversations"][-1]["value"]:
-        gold_name, gold = _action(text), json.loads(text[text.find("Action Input:") + 14 :])
-        if gold_name == tools[-1]["name"] and name == "finish":
-            name = gold_name
-        if gold_name != name:
-            continue
-        if wanted == 1:
-            return True
-        if gold.keys() != given.keys():
-            continue
-        if wanted == 2:
-            return True
-        special = (tools[-1]["name"], tools[-2]["name"], "finish", "ask_to_user")
-        for key in [key for key in gold if gold[key] == "None"]:
-            del gold[key]
-            del given[key]
-        if gold == given or gold_name in special:
-            return True
-    return False
+def disturb_entry(entry: Entry, level: Level, half: Half, rng: random.Random) -> Entry:
+    """One disturbed entry; union draws a level for tools and one for parameters."""
+    if level == "union":
+        levels: list[Level] = ["slight", "medium", "heavy"]
+        entry = disturb_entry(entry, rng.choice(levels), "tool", rng)
+        return disturb_entry(entry, rng.choice(levels), "parameter", rng)
+    entry = copy.deepcopy(entry)
+    conversation = entry["conversations"]
+    system = conversation[0]["value"]
+    start = system.index("\n[{") + 1
+    tools, end = json.JSONDecoder().raw_decode(system, start)
+    golds = [parse(text) for text in conversation[-1]["value"]]
+    if half == "tool":
+        names = tool_names(level, tools, golds[0][0], rng)
+        for tool, name in zip(tools, names.values(), strict=False):
+            tool["name"] = name
+        conversation[1:] = [rename_tools(turn, names) for turn in conversation[1:]]
+    else:
+        maps, added = parameter_names(level, tools, golds[0], rng)
+        called = ""
+        for turn in conversation[2:]:
+            called = rename_parameters(turn, maps, added, called)
+    conversation[0]["value"] = system[:start] + json.dumps(tools) + system[end:]
+    return entry
 
 
-def _tools(entry: Entry) -> list[Any]:
-    text = entry["conversations"][0]["value"]
-    return list(json.loads(text[text.find("[") : -13]))
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of a call."""
+    found = re.search(r"Action: (.*)\nAction Input: (.*)", text, re.DOTALL)
+    if found is None:
+        raise ValueError(f"no call: {text!r}")
+    return found[1], json.loads(found[2])
 
 
-def _action(text: str) -> str:
-    name = text[text.find("Action:") + 8 : text.find("Action Input:")]
-    return name[:-1] if name[-1] == "\n" else name
+def tool_names(level: Level, tools: list[Entry], gold: str, rng: random.Random) -> dict[int, str]:
+    """Place -> new name."""
+    old = [tool["name"] for tool in tools]
+    new = list(old)
+    g = len(old) - 1 - old[::-1].index(gold) if gold in old else -1
+    if level == "heavy":
+        rng.shuffle(new)
+        while g >= 0 and new[g] == old[g]:
+            rng.shuffle(new)
+    else:
+        chosen = set(rng.sample(range(len(old)), math.ceil(len(old) / 2))) | {g}
+        for place in range(len(old)):
+            if place in chosen:
+                new[place] = new_name(level, old[place], place == g, 10, rng)
+    return dict(enumerate(new)) | {-1 - i: name for i, name in enumerate(old)}
 
 
-def _answer(answer: str, version: int, tools: list[Any]) -> tuple[str, Any]:
-    if version == 0:
-        name = _action(answer)
-        try:
-            given = json.loads(answer[answer.find("Action Input:") + 14 :])
-        except json.JSONDecodeError:
-            return name, 0
-        return name, 0 if isinstance(given, str) else given
-    call = _call_v1(answer) if version == 1 else _call_v2(answer)
-    name, rest = call[: call.find("(")], call[call.find("(") :]
-    by_place = version == 1 and "=" not in rest
-    return name, _by_place(rest, name, tools) if by_place else _by_surgery(rest)
+def parameter_names(
+    level: Level, tools: list[Entry], gold: tuple[str, dict[str, Any]], rng: random.Random
+) -> tuple[dict[str, dict[str, str]], dict[str, tuple[str, str]]]:
+    """Tool -> old to new names of its parameters; tool -> name and value of the added one."""
+    maps: dict[str, dict[str, str]] = {}
+    added: dict[str, tuple[str, str]] = {}
+    real = tools[:-2]
+    places = [i for i, tool in enumerate(real) if tool["name"] == gold[0]]
+    chosen = set(rng.sample(range(len(real)), math.ceil(len(real) / 2))) | set(places[-1:])
+    for place, tool in enumerate(real):
+        schema = tool["parameters"]
+        old = list(schema["properties"])
+        new = list(old)
+        keys = gold[1] if place in places[-1:] else {}
+        if level == "heavy":
+            if place not in chosen:
+                continue
+            if rng.random() < 0.5 or len(old) < 2:
+                name, value = nonsense(5, rng), nonsense(3, rng)
+                added[tool["name"]] = (name, value)
+                schema["properties"][name] = {
+                    "type": "string",
+                    "description": f'Always give this parameter, and always set it to "{value}".',
+                }
+                schema["required"].append(name)
+                continue
+            rng.shuffle(new)
+            while any(a == b and a in keys for a, b in zip(old, new, strict=True)):
+                rng.shuffle(new)
+        else:
+            drawn = set(rng.sample(old, math.ceil(len(old) / 2))) | set(keys)
+            new = [
+                new_name(level, name, name in gold[1], 5, rng) if name in drawn else name
+                for name in old
+            ]
+        names = dict(zip(old, new, strict=True))
+        maps[tool["name"]] = names
+        schema["properties"] = {names[name]: value for name, value in schema["properties"].items()}
+        schema["required"] = [names.get(name, name) for name in schema["required"]]
+    return maps, added
 
 
-def _call_v1(answer: str) -> str:
-    return answer[answer.find("Initial Answer: ") + 16 : answer.find("\nReflection: ")]
+def new_name(level: Level, name: str, surely: bool, longest: int, rng: random.Random) -> str:
+    """One disturbed name."""
+    if level == "medium":
+        if name == name[::-1] or rng.random() < 0.5:
+            return nonsense(longest, rng)
+        return name[::-1]
+    most = math.ceil(len(name) / 3) - 1
+    k = (1 if most <= 1 else rng.randint(1, most)) if surely else rng.randint(0, max(0, most))
+    operator = rng.choice(["insertion", "omission", "substitution"])
+    letters = list(name)
+    for place in sorted(rng.sample(range(len(name)), k), reverse=True):
+        if operator == "insertion":
+            letters.insert(place, rng.choice(LETTERS))
+        elif operator == "omission":
+            letters.pop(place)
+        else:
+            letters[place] = rng.choice(LETTERS)
+    return "".join(letters)
 
 
-def _call_v2(answer: str) -> str:
-    call = answer[6 : answer.find("\nThought:") - 1]
-    if ";" in call:
-        call = call[: call.find(";")]
-    if call.count("(") == 1:
-        return call
-    end = call.find(")")
-    start, seen = end, False
-    for letter in reversed(call[:end]):
-        start -= 1
-        seen = seen or letter == "("
-        if letter == "=" and seen:
-            break
-    return call[start + 1 : end + 1]
+def nonsense(longest: int, rng: random.Random) -> str:
+    """Random letters."""
+    return "".join(rng.choice(LETTERS) for _ in range(rng.randint(1, longest)))
 
 
-def _by_place(rest: str, name: str, tools: list[Any]) -> Any:  # noqa: ANN401 - whatever it reads
-    found = re.search(r"\((.*)\)", rest)
-    keys = next((list(t["parameters"]["properties"]) for t in tools if t["name"] == name), None)
-    if found is None or keys is None:
-        return 0
-    values = found.group(1).split(", ")
-    if len(values) > len(keys):
-        return 0
-    return _without_empty({keys[i]: value for i, value in enumerate(values)})
+def rename_tools(turn: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    """A turn with other names of tools."""
+    num = len(names) // 2
+    new = {names[-1 - place]: names[place] for place in range(num)}
+    value = turn["value"]
+    if turn["from"] == "assistant" and isinstance(value, list):
+        return {**turn, "value": [rename_action(text, new) for text in value]}
+    if turn["from"] == "assistant":
+        return {**turn, "value": rename_action(value, new)}
+    if turn["from"] == "function":
+        for place, name in enumerate(new):
+            value = value.replace(name, f"<<<{place}>>>")
+        for place, name in enumerate(new.values()):
+            value = value.replace(f"<<<{place}>>>", name)
+        return {**turn, "value": value}
+    return turn
 
 
-def _by_surgery(rest: str) -> Any:  # noqa: ANN401 - whatever Python reads
-    text = rest.replace("(", "{").replace(")", "}").replace("=", "':")
-    for i in range(len(text)):
-        if text[i] == "{" and text[i + 1] != "}":
-            text = text[: i + 1] + "'" + text[i + 1 :]
-        outside = i > 0 and text[: i + 1].count("'") % 2 == 0
-        if outside and text[i - 1 : i + 1] == ", " and text[i + 1] != "'":
-            text = text[: i + 1] + "'" + text[i + 1 :]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return _without_empty(literal_eval(text))
-    except SyntaxError:
-        return 0
+def rename_action(text: str, new: dict[str, str]) -> str:
+    """A call with another name of its tool."""
+    name, arguments = parse(text)
+    return f"Thought:\nAction: {new.get(name, name)}\nAction Input: {json.dumps(arguments)}"
 
 
-def _without_empty(given: Any) -> Any:  # noqa: ANN401 - dies if it is no dict
-    return {key: given[key] for key in list(given.keys()) if given[key] != ""}
+def rename_parameters(
+    turn: dict[str, Any],
+    maps: dict[str, dict[str, str]],
+    added: dict[str, tuple[str, str]],
+    called: str,
+) -> str:
+    """Renames parameters in a turn; gives the tool that was called last."""
+    value = turn["value"]
+    if turn["from"] == "function":
+        if "argument" in value:
+            for old, new in maps.get(called, {}).items():
+                value = value.replace(f"'{old}'", f"'<<<{new}>>>'")
+            turn["value"] = value.replace("<<<", "").replace(">>>", "")
+        return called
+    if turn["from"] != "assistant":
+        return called
+    texts = value if isinstance(value, list) else [value]
+    done = []
+    for text in texts:
+        called, arguments = parse(text)
+        names = maps.get(called, {})
+        renamed = {names.get(key, key): item for key, item in arguments.items()}
+        if called in added:
+            renamed[added[called][0]] = added[called][1]
+        done.append(f"Thought:\nAction: {called}\nAction Input: {json.dumps(renamed)}")
+    turn["value"] = done if isinstance(value, list) else done[0]
+    return called
