@@ -227,7 +227,8 @@ class _Entry:
         label = LABELS[key.turn]
         if not title.startswith(label):
             self.fail("id", f"should start with {label!r}")
-        if top["scenario"] not in SCENARIOS:
+        scenario = self.text(top["scenario"], "scenario")
+        if scenario not in SCENARIOS:
             self.fail("scenario", f"should be one of {', '.join(SCENARIOS)}")
         turns = self.list(top["conversations"], "conversations", 1_000)
         if len(turns) < 3:
@@ -243,7 +244,7 @@ class _Entry:
         return Case(
             key,
             query,
-            cast("str", top["scenario"]),
+            scenario,
             preamble,
             tools,
             closing,
