@@ -11,7 +11,7 @@ from rotbench.cases import Call, Case, CaseKey, Tool
 from rotbench.official import react_text, score_text
 from rotbench.predictions import MAX_TEXT
 from rotbench.raven_official import MAX_CALL
-from rotbench.reference import passes
+from rotbench.official_reference import passes
 from rotbench.released import entry
 
 NOTHING = (False, False, False)
