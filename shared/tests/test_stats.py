@@ -215,6 +215,15 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
+def test_holm_is_that_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+
+    for seed in range(50):
+        p_values = np.random.default_rng(seed).uniform(size=seed % 9 + 1).round(1) / 4
+        expected = multipletests(p_values, method="holm")[1]
+        assert holm(list(p_values)) == pytest.approx(list(expected))
+
+
 def test_an_exact_number_is_its_own_interval():
     estimate = exact(3, 7)
     assert (estimate.value, estimate.lo, estimate.hi, estimate.n) == (3.0, 3.0, 3.0, 7)
