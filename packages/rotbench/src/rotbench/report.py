@@ -1,20 +1,20 @@
 """What a run of this package comes to, from its records alone. No torch here.
 
-The miniature's part is in `mini_report`; this is that of `eval` and `score`. Metrics of the first
-turn have no prefix, those of the third turn begin with `third_`.
+This is the part of `eval` and `score`; the miniature's is in `mini_report`, that of `augment`,
+`expand` and `train` in `training_report`. Metrics of the first turn have no prefix, those of the
+third turn begin with `third_`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from papercore.claims import Estimate
 from papercore.records import Record
 from papercore.stats import exact
-from rotbench import report_figures, report_tables
+from rotbench import mini_report, report_figures, report_tables, training_report
 from rotbench.cases import HALVES, LEVELS, TURNS, Level, Turn
 from rotbench.rates import METRICS, SCORERS, grouped, rate, share
 from rotbench.spread import spread_of_levels
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from papercore.tables import Table
 
 __all__ = ["figures", "summarise", "tables"]
-
-MINIATURE = ("clean-only/", "rottuned/")
-"""How the ids of the miniature's records begin."""
 
 PREFIX = {"first": "", "third": "third_"}
 
@@ -40,8 +37,10 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     `corrected_<level>` is the share of noise corrections among all cases, `format_<level>` that of
     answers without a readable call. `failed` counts requests without an answer.
     """
-    if _of_miniature(records):
-        return import_module("rotbench.mini_report").summarise(records)  # type: ignore[no-any-return]
+    if mini_report.is_miniature(records):
+        return mini_report.summarise(records)
+    if training_report.is_training(records):
+        return training_report.summarise(records)
     found: dict[str, Estimate] = {}
     for turn, of_turn in _turns(records).items():
         prefix = PREFIX[turn]
@@ -54,8 +53,10 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
 
 def figures(records: Sequence[Record], into: Path) -> list[Figure]:
     """Scores by level, kinds of errors by level, and scores by scenario, for each turn."""
-    if _of_miniature(records):
-        return import_module("rotbench.mini_report").figures(records, into)  # type: ignore[no-any-return]
+    if mini_report.is_miniature(records):
+        return mini_report.figures(records, into)
+    if training_report.is_training(records):
+        return []
     return [
         figure
         for turn, of_turn in _turns(records).items()
@@ -65,13 +66,11 @@ def figures(records: Sequence[Record], into: Path) -> list[Figure]:
 
 def tables(records: Sequence[Record]) -> list[Table]:
     """Scores, errors and tests as tables, each over both turns."""
-    if _of_miniature(records):
-        return []
+    if mini_report.is_miniature(records):
+        return mini_report.tables(records)
+    if training_report.is_training(records):
+        return training_report.tables(records)
     return report_tables.make(_turns(records))
-
-
-def _of_miniature(records: Sequence[Record]) -> bool:
-    return any(record.id.startswith(MINIATURE) for record in records)
 
 
 def _turns(records: Sequence[Record]) -> dict[Turn, list[Record]]:

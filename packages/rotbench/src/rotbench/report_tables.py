@@ -12,6 +12,7 @@ from papercore.tables import Table
 from rotbench.cases import HALVES, LEVELS, SCENARIOS, Level, Turn
 from rotbench.operators import OPERATORS
 from rotbench.rates import METRICS, SCORERS, flag, grouped, rate
+from rotbench.report_tests import tests
 from rotbench.taxonomy import ERROR_KINDS
 
 __all__ = ["make"]
@@ -24,7 +25,8 @@ def make(turns: Turns) -> list[Table]:
     """All tables of a run."""
     if not turns:
         return []
-    return [_scores(turns), _errors(turns), _scenarios(turns), _operators(turns)]
+    found = [_scores(turns), _errors(turns), *tests(turns), _scenarios(turns), _operators(turns)]
+    return [table for table in found if table.rows]
 
 
 def _cells(turns: Turns) -> Iterator[tuple[Turn, Level, list[Record]]]:
