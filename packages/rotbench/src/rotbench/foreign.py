@@ -263,7 +263,7 @@ class _Check:
             self.fail(f"{where}: has no name: every tool needs one")
         if len(name) > MAX_NAME:
             self.fail(f"{where}: its name is longer than {MAX_NAME} characters")
-        where = f"tool {place + 1} ({shown(name, 60)!r})"
+        where = f"tool {place + 1} ('{shown(name, 60)}')"
         schema = next((inner[f] for f in _SCHEMAS if inner.get(f) is not None), {})
         if not isinstance(schema, dict):
             self.fail(f"{where}: its parameters should be a JSON schema, an object")
@@ -319,7 +319,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for place, key in enumerate(keys) if key in keys[:place])
-        raise ValueError(f"key {shown(twice, 60)!r} stands twice in one object")
+        raise ValueError(f"key '{shown(twice, 60)}' stands twice in one object")
     return found
 
 
