@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from papercore.claims import Bar, Claim, Estimate, judge
-from papercore.config import MiniConfig, RunFlags
+from papercore.config import MiniConfig, RunConfig, RunFlags, config_hash
 from papercore.errors import ConfigError, DataError
 from papercore.files import read_json
+from papercore.generate.endpoint import EndpointConfig
 from papercore.records import Record
 from papercore.runs import Run, is_run_folder, read_identity
 from papercore.stats import bootstrap_mean
@@ -32,6 +33,13 @@ def start(out, flags=None, *, seed=0, version="1.0.0", verb="go"):
         version=version,
         verb=verb,
     )
+
+
+class Talk(RunConfig):
+    """A command that talks to an endpoint."""
+
+    model: str = "a"
+    endpoint: EndpointConfig = EndpointConfig()
 
 
 def summary_without_timing(folder):
@@ -233,6 +241,22 @@ def test_timing_adds_up_over_resumes(tmp_path):
     assert timing["sessions"] == 3
     assert timing["counts"] == {"tokens": 15}
     assert 0.06 <= timing["phases"]["sleep"]["wall_s"] <= timing["wall_s"]
+
+
+def test_a_run_goes_on_in_another_way_but_not_as_another_run(tmp_path):
+    def open_(flags, **endpoint):
+        config = Talk(endpoint=EndpointConfig(**endpoint))
+        return Run.open(tmp_path, config, flags, package="toypaper", version="1.0.0", verb="talk")
+
+    open_(RunFlags(), concurrency=8).close()
+    with open_(RESUME, concurrency=2, budget_tok=100) as run:
+        assert run.identity.hash == config_hash(Talk(), version="1.0.0")
+    changes = ["endpoint.concurrency: 8 -> 2", "endpoint.budget_tok: null -> 100"]
+    assert read_json(tmp_path / "env.json")["resumed"] == [changes]
+    with pytest.raises(ConfigError, match='model: "a" -> "b"'):
+        Run.open(
+            tmp_path, Talk(model="b"), RESUME, package="toypaper", version="1.0.0", verb="talk"
+        )
 
 
 def test_resuming_elsewhere_leaves_a_trace(tmp_path, monkeypatch):

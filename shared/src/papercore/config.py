@@ -15,7 +15,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, to_jsonable_python
@@ -29,6 +29,7 @@ __all__ = [
     "RunFlags",
     "config_hash",
     "differences",
+    "identifying",
     "merge",
     "near_miss",
     "one_line",
@@ -52,6 +53,17 @@ class Config(BaseModel):
         ser_json_inf_nan="constants",
         protected_namespaces=(),
     )
+
+    how: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say how to run, not what, such as a batch size: not part of the hash, so that a
+    run can go on with other ones."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Refuses a misspelt name in `how`."""
+        super().__pydantic_init_subclass__(**kwargs)
+        unknown = cls.how - cls.model_fields.keys()
+        assert not unknown, f"{cls.__name__}.how: no such fields: {sorted(unknown)}"
 
 
 class RunConfig(Config):
@@ -103,6 +115,18 @@ def plain(config: BaseModel) -> dict[str, object]:
     """A config as JSON-like data; paths stay as given."""
     dumped: dict[str, object] = config.model_dump(mode="json")
     return dumped
+
+
+def identifying(config: BaseModel) -> dict[str, object]:
+    """A config as JSON-like data, without what says only how to run (`Config.how`)."""
+    shown = plain(config)
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(config, Config) and name in config.how:
+            del shown[name]
+        elif isinstance(value, BaseModel):
+            shown[name] = identifying(value)
+    return shown
 
 
 def merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
@@ -184,9 +208,9 @@ def one_line(error: ValidationError) -> str:
 
 
 def config_hash(config: Config, *, version: str, data_hash: str | None = None) -> str:
-    """SHA-256 over the config, the package's version and the data: equal runs have equal hashes."""
+    """SHA-256 over what a config says to run, the package's version and the data."""
     content = {
-        "config": plain(config),
+        "config": identifying(config),
         "kind": type(config).__name__,
         "version": version,
         "data": data_hash,

@@ -126,11 +126,12 @@ class Run:
         try:
             if flags.overwrite:
                 _empty(out)
+            otherwise: list[str] = []
             if (out / "config.json").exists():
-                _check_resumable(out, identity, flags)
+                otherwise = _check_resumable(out, identity, flags)
             else:
                 write_json(out / "config.json", _identity_document(identity))
-            _write_env(out, package, version)
+            _write_env(out, package, version, otherwise)
             return cls(out, identity, flags, lock)
         except BaseException:
             os.close(lock)
@@ -316,12 +317,13 @@ def _is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
-def _check_resumable(out: Path, identity: Identity, flags: RunFlags) -> None:
+def _check_resumable(out: Path, identity: Identity, flags: RunFlags) -> list[str]:
+    """Refuses another run; says what is only run in another way than before (`Config.how`)."""
     if not flags.resume:  # another process made it between the first look and the lock
         raise ConfigError(f"{out} holds a run: --resume goes on with it")
     old = read_identity(out)
     if (old.hash, old.package, old.verb) == (identity.hash, identity.package, identity.verb):
-        return
+        return differences(old.config, identity.config)
     changed = differences(_identifying(old), _identifying(identity))
     raise ConfigError(
         f"{out} holds another run, {'; '.join(changed)}: "
@@ -360,7 +362,7 @@ def _empty(out: Path) -> None:
             path.unlink()
 
 
-def _write_env(out: Path, package: str, version: str) -> None:
+def _write_env(out: Path, package: str, version: str, otherwise: Sequence[str]) -> None:
     """The environment of the first session; a later one is added only where it differs."""
     now = env.describe(package, version)
     path = out / "env.json"
@@ -368,7 +370,7 @@ def _write_env(out: Path, package: str, version: str) -> None:
         write_json(path, now)
         return
     first = read_json(path)
-    changed = differences({key: first.get(key) for key in now}, now)
+    changed = [*differences({key: first.get(key) for key in now}, now), *otherwise]
     if changed:
         resumed = cast("list[object]", first.get("resumed", []))
         write_json(path, {**first, "resumed": [*resumed, changed]})

@@ -5,7 +5,7 @@ rules = NoiseRules(mode="official")
 
 import string
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import tyro
 from pydantic import Field, model_validator
@@ -147,7 +147,8 @@ class TrainConfig(RunConfig):
     """
 
     base: str = "meta-llama/Llama-2-7b-hf"
-    """Hub id or directory. Source: the paper, LLaMA-2-7B base."""
+    """Hub id or directory, or `random`: a tiny model made in code, to try the command. Source: the
+    paper, LLaMA-2-7B base."""
     data: str = "sample"
     """What `augment` wrote (its folder or file), any file that it reads, or `sample`."""
     clean_only: bool = False
@@ -220,6 +221,8 @@ class ExpandConfig(RunConfig):
 
 class EvalConfig(RunConfig):
     """Settings of `eval`. `limit` takes the first queries, each at every level."""
+
+    how: ClassVar[frozenset[str]] = frozenset({"batch_size", "flush_every"})
 
     model: str = "baseline:lexical"
     """`baseline:` and `oracle`, `random`, `first` or `lexical`; or a hub id or directory, `vllm:<id

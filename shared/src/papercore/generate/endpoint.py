@@ -9,7 +9,7 @@ What is talked to is in the model reference, `openai:<model>@<base_url>`; see `p
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,29 @@ __all__ = ["EndpointConfig"]
 
 
 class EndpointConfig(Config):
-    """How to talk to an endpoint, and what that may cost. Local models need none of it."""
+    """How to talk to an endpoint, and what that may cost. Local models need none of it.
+
+    A run that is gone on with may talk in another way: more slowly, or with a larger budget.
+    """
+
+    how: ClassVar[frozenset[str]] = frozenset(
+        {
+            "concurrency",
+            "timeout_s",
+            "deadline_s",
+            "max_retries",
+            "give_up_after",
+            "requests_per_minute",
+            "max_tokens_field",
+            "price_in",
+            "price_out",
+            "budget_tok",
+            "budget_usd",
+            "cache",
+            "replay",
+            "api_key_env",
+        }
+    )
 
     concurrency: int = Field(default=8, gt=0)
     """Most requests in flight at a time."""
