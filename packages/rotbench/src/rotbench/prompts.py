@@ -169,7 +169,7 @@ def _beginning(request: Request) -> str:
     """What comes first: the tools where they are sent apart, else the first message or the text."""
     if request.tools:
         return "".join(f"{tool.name}\0{tool.description}\0" for tool in request.tools)
-    return next(iter(_parts(request)))
+    return request.prompt or str((request.messages or ())[0].content)
 
 
 def _parts(request: Request) -> Iterable[str]:
