@@ -6,10 +6,23 @@ from hypothesis import strategies as st
 
 from rotbench.markup import MAX_CALLS, calls_in
 
-PIECES = (
-    '<tool_call> </tool_call> [TOOL_CALLS] [ARGS] {"name":"f" } "arguments":{ <|python_tag|> [ ] , '
-    ": NaN 1e999 \ud800"
-).split()
+PIECES = [
+    "<tool_call>",
+    "</tool_call>",
+    "[TOOL_CALLS]",
+    "[ARGS]",
+    '{"name":"f"',
+    "}",
+    '"arguments":{',
+    "<|python_tag|>",
+    "[",
+    "]",
+    ",",
+    ":",
+    "NaN",
+    "1e999",
+    "\ud800",
+]
 ONE = [("f", '{"x": 1}')]
 
 
