@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import NamedTuple, cast
 
 from pydantic import JsonValue
 
@@ -20,8 +20,7 @@ from rotbench.operators import OPERATORS, Operator
 __all__ = ["Addendum", "Changes", "Rename", "ToolChange"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rename:
+class Rename(NamedTuple):
     """One parameter's new name."""
 
     old: str
@@ -29,16 +28,14 @@ class Rename:
     operator: Operator
 
 
-@dataclass(frozen=True, slots=True)
-class Addendum:
+class Addendum(NamedTuple):
     """A parameter that was added, and the value that its description orders."""
 
     name: str
     value: str
 
 
-@dataclass(frozen=True)
-class ToolChange:
+class ToolChange(NamedTuple):
     """What happened to one tool."""
 
     old: str
@@ -49,12 +46,12 @@ class ToolChange:
     """The parameters that were renamed, in their order."""
     addendum: Addendum | None = None
 
-    @cached_property
+    @property
     def forward(self) -> Mapping[str, str]:
         """Old name of a renamed parameter -> new name."""
         return {rename.old: rename.new for rename in self.parameters}
 
-    @cached_property
+    @property
     def backward(self) -> Mapping[str, str]:
         """New name of a renamed parameter -> old name."""
         return {rename.new: rename.old for rename in self.parameters}

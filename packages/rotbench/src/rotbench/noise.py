@@ -133,20 +133,22 @@ class _Work:
         old = list(dict.fromkeys(self.names)) if self.strict else self.names
         last = {name: place for place, name in enumerate(old)}
         must = {last[call.name] for call in self.golds if call.name in last}
+        new = list(old)
+        operators: list[Operator | None] = [None] * len(old)
         if level == "heavy":
             new, operators = self._exchange_tools(old, must)
         else:
-            chosen = set(sample(self.draw, len(old), bound(len(old), self.rules.share))) | must
-            new, operators = self._rename(
-                old, chosen, must, level, self.rules.nonsense_tool, frozenset()
-            )
+            chosen = {*sample(self.draw, len(old), bound(len(old), self.rules.share)), *must}
+            surely = {old[place] for place in must}
+            longest = self.rules.nonsense_tool
+            for place, name, operator in self._rename(old, chosen, surely, level, longest, ()):
+                new[place], operators[place] = name, operator
         if self.strict:
-            map_ = dict(zip(old, zip(new, operators, strict=True), strict=True))
-            self.operators = [map_[name][1] for name in self.names]
-            self.names = [map_[name][0] for name in self.names]
+            places = [last[name] for name in self.names]
+            self.operators = [operators[place] for place in places]
+            self.names = [new[place] for place in places]
         else:
-            lost = len(set(old)) - len(set(new))
-            self.collisions += max(0, lost) + new.count("") - old.count("")
+            self.collisions += max(0, len(last) - len(set(new))) + new.count("") - old.count("")
             self.names, self.operators = new, operators
 
     def _exchange_tools(
@@ -198,13 +200,18 @@ class _Work:
         level: Level,
         anywhere: Collection[str],
     ) -> None:
-        keys = {key for call in golds for key in call.arguments}
-        must = {i for i, name in enumerate(old) if name in keys}
-        surely = {i for i, name in enumerate(old) if name in anywhere}
-        chosen = set(sample(self.draw, len(old), bound(len(old), self.rules.share))) | must
+        keys = {key for call in golds for key in call.arguments} if golds else frozenset[str]()
+        chosen: Collection[int] = sample(self.draw, len(old), bound(len(old), self.rules.share))
+        if keys:
+            chosen = {*chosen, *(i for i, name in enumerate(old) if name in keys)}
         longest = self.rules.nonsense_parameter
-        new, operators = self._rename(old, chosen, surely, level, longest, keys)
-        self._keep(place, old, new, operators)
+        renamed = self._rename(old, chosen, anywhere, level, longest, keys)
+        self.renames[place] = tuple([Rename(old[i], name, kind) for i, name, kind in renamed])
+        if not self.strict:
+            new = list(old)
+            for i, name, _ in renamed:
+                new[i] = name
+            self.collisions += len(old) - len(set(new)) + new.count("") - old.count("")
 
     def _disturb_heavily(self, place: int, golds: Sequence[Call]) -> None:
         old = list(self.case.tools[place].parameters)
@@ -222,8 +229,9 @@ class _Work:
         new = shuffled(self.draw, old)
         while any(new[i] == old[i] for i in must):
             new = shuffled(self.draw, old)
-        operators: list[Operator | None] = ["exchange"] * len(old)
-        self._keep(place, old, new, operators)
+        self.renames[place] = tuple(
+            [Rename(a, b, "exchange") for a, b in zip(old, new, strict=True) if a != b]
+        )
 
     def _add(self, place: int, old: list[str], keys: Collection[str]) -> None:
         rules, draw = self.rules, self.draw
@@ -235,55 +243,51 @@ class _Work:
         value = made_up(draw, rules.addendum_value, rules.alphabet)
         self.added[place] = Addendum(name, value)
 
-    def _keep(
-        self, place: int, old: list[str], new: list[str], operators: list[Operator | None]
-    ) -> None:
-        self.renames[place] = tuple(
-            [
-                Rename(a, b, operator)
-                for a, b, operator in zip(old, new, operators, strict=True)
-                if operator is not None and a != b
-            ]
-        )
-        if not self.strict:
-            self.collisions += len(old) - len(set(new)) + new.count("") - old.count("")
-
     # names
 
     def _rename(
         self,
         old: list[str],
         chosen: Collection[int],
-        surely: Collection[int],
+        surely: Collection[str],
         level: Level,
         longest: int,
         others: Collection[str],
-    ) -> tuple[list[str], list[Operator | None]]:
-        """New names at the chosen places; in strict mode none of `old`, `others` or twice."""
-        new = list(old)
-        operators: list[Operator | None] = [None] * len(old)
+    ) -> list[tuple[int, str, Operator]]:
+        """Place, new name and operator of what changed; strict: none of `old`, `others` or twice.
+
+        Args:
+            old: The names.
+            chosen: Places of those to change.
+            surely: Names that slight edits do not pass over.
+            level: slight or medium.
+            longest: Longest made-up name.
+            others: Further names that are taken.
+        """
+        draw, alphabet = self.draw, self.rules.alphabet
         taken = {*old, *others} if self.strict else None
-        for place, name in enumerate(old):
-            if place not in chosen or not name:
+        renamed: list[tuple[int, str, Operator]] = []
+        for place in sorted(chosen):
+            name = old[place]
+            if not name:
                 continue
             operator: Operator
             if level == "medium":
-                renamed, operator = medium_name(self.draw, name, longest, self.rules.alphabet)
-                if taken is not None and renamed in taken:
-                    operator = "nonsense"
-                    renamed = self._free(renamed, longest, taken)
+                new, operator = medium_name(draw, name, longest, alphabet)
+                if taken is not None and new in taken:
+                    new, operator = self._free(new, longest, taken), "nonsense"
             else:
-                edits = num_edits(self.draw, len(name), self.rules.edits, surely=place in surely)
+                edits = num_edits(draw, len(name), self.rules.edits, surely=name in surely)
                 if not edits:
                     continue
-                renamed, operator = slightly(self.draw, name, edits, self.rules.alphabet)
-                if taken is not None and (renamed in taken or not renamed):
-                    renamed, operator = self._slightly_free(name, edits, longest, taken)
+                new, operator = slightly(draw, name, edits, alphabet)
+                if taken is not None and (new in taken or not new):
+                    new, operator = self._slightly_free(name, edits, longest, taken)
             if taken is not None:
-                taken.add(renamed)
-            if renamed != name:
-                new[place], operators[place] = renamed, operator
-        return new, operators
+                taken.add(new)
+            if new != name:
+                renamed.append((place, new, operator))
+        return renamed
 
     def _slightly_free(
         self, name: str, edits: int, longest: int, taken: Collection[str]

@@ -44,6 +44,7 @@ __all__ = [
     "checksums",
     "entry",
     "file_of",
+    "read_entry",
     "read_folder",
     "system_text",
 ]
@@ -120,6 +121,15 @@ def read_folder(
     return cases
 
 
+def read_entry(item: object, key: CaseKey, where: str = "entry") -> Case:
+    """Reads one entry; noisy ones get no `origin` here.
+
+    Raises:
+        DataError: It is not what it should be.
+    """
+    return _Entry(where).case(item, key)
+
+
 def system_text(case: Case) -> str:
     """The system's text: the list of tools between the words around it."""
     return case.preamble + json.dumps([_tool_entry(tool) for tool in case.tools]) + case.closing
@@ -175,7 +185,11 @@ def _read_file(file: Path, turn: Turn, level: Level) -> list[Case]:
     if rest:
         raise DataError(f"{file}: has {len(document)} entries, which do not divide into halves")
     return [
-        _Entry(file, place).case(item, CaseKey(turn, level, halves[place // size], place % size))
+        read_entry(
+            item,
+            CaseKey(turn, level, halves[place // size], place % size),
+            f"{file}: entry {place}",
+        )
         for place, item in enumerate(document)
     ]
 
@@ -194,8 +208,8 @@ def _bytes(file: Path) -> bytes:
 class _Entry:
     """One entry of a file while it is checked."""
 
-    def __init__(self, file: Path, place: int) -> None:
-        self.where = f"{file}: entry {place}"
+    def __init__(self, where: str) -> None:
+        self.where = where
 
     def fail(self, field: str, problem: str) -> NoReturn:
         raise DataError(f"{self.where}: {field}: {problem}")
