@@ -17,6 +17,9 @@ ASKED = f"Thought: easy\nAction: add\nAction Input: {OBJECT}"
 CALLED = Prediction("add", PARTS)
 
 
+BEHIND_PYTHON = ("python_literal", "trailing_text")
+
+
 def told(text, *repairs, extra=0):
     """The call was read, with these repairs; strictly it is none."""
     read = read_react(text)
@@ -224,6 +227,11 @@ def test_brackets_inside_strings_are_not_nesting():
     assert problem_free(json.dumps({"a": '\\"[{' * 500, "b": [{}]}))
 
 
+def test_nesting_behind_the_object_is_not_its_own():
+    assert told(ASKED + "\n" + "[" * 100, "trailing_text")
+    assert told(ASKED.replace(OBJECT, "{'a': '1', 'b': 'x'}" + "[" * 100), *BEHIND_PYTHON)
+
+
 def test_long_answers():
     long = ASKED.replace('"x"', json.dumps("x" * MAX_ANSWER))
     assert read_react(long).problem == "too_long"
@@ -283,6 +291,8 @@ def test_native_arguments_are_read_with_the_same_care():
     assert read_native([("f", "[1]")]).problem == "not_object"
     assert read_native([("f", '{"a": 1, "a": 2}')]).problem == "duplicate_keys"
     assert read_native([("f", "x" * (MAX_ANSWER + 1))]).problem == "too_long"
+    assert read_native([("f\ud800", "{}")]).name == "f�"
+    assert read_native([("\ud800", '{"a": "\ud800"}')]).repairs == ("broken_characters",)
     assert read_native([("f", "{'a': 1}")]).repairs == ("python_literal",)
     assert read_native([("f", '{"a": 1} x')]).repairs == ("trailing_text",)
 

@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias, get_args
 
 from pydantic import JsonValue
 
-from rotbench.literals import Problem, Refused, read_json, read_python
+from rotbench.literals import Problem, Refused, read_json, read_python, without_surrogates
 
 __all__ = [
     "MAX_ANSWER",
@@ -113,8 +113,8 @@ def read_native(
     """
     if not calls:
         return Prediction(None, None, "no_action" if text.strip() else "empty")
-    name, arguments = calls[0]
     repairs: list[Repair] = ["several_calls"] if len(calls) > 1 else []
+    name, arguments = _clean_characters(calls[0][0], repairs), calls[0][1]
     if len(arguments) > MAX_ANSWER:
         return Prediction(name, None, "too_long", tuple(repairs), len(calls) - 1)
     draft = _Draft(_clean_characters(arguments, repairs), repairs)
@@ -166,8 +166,8 @@ def _mended(text: str) -> Prediction:
 def _clean_characters(text: str, repairs: list[Repair]) -> str:
     if text.isascii():
         return text
-    whole = re.sub("[\ud800-\udfff]", "�", text)
-    if whole != text:
+    whole = str(without_surrogates(text))
+    if whole != text and "broken_characters" not in repairs:
         repairs.append("broken_characters")
     return whole
 
