@@ -70,16 +70,18 @@ TRAIN: Mapping[str, TrainConfig] = MappingProxyType(
             rope_linear=1.0,
             micro_batch=2,
         ),
-        # seconds on a CPU; --base is a small model that you have on disk
+        # seconds on a CPU: random weights, to see what a run leaves; --base takes a real model
         "tiny": TrainConfig(
-            max_steps=8,
-            batch=4,
+            base="random",
+            limit=4,
+            max_steps=4,
+            batch=2,
             micro_batch=2,
             learning_rate=5e-3,
             max_length=4096,
             rope_linear=1.0,
             gradient_checkpointing=False,
-            save_steps=4,
+            save_steps=2,
         ),
     }
 )
