@@ -43,6 +43,9 @@ class NoiseRules(Config):
     """Heavy: probability that a tool gets an added parameter rather than exchanged names."""
     addendum_value: int = Field(default=3, ge=1)
     """Heavy: longest value of an added parameter."""
+    extra: tuple[Literal["casing", "order", "description"], ...] = ()
+    """Noise that the paper has not, on top of a level: other casing of names that were left alone,
+    tools in another order, typos in descriptions."""
 
 
 class DataConfig(Config):

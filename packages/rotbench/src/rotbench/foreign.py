@@ -19,7 +19,7 @@ from typing import NoReturn, TypeAlias, TypeVar, cast
 
 from pydantic import JsonValue
 
-from papercore.errors import DataError
+from papercore.errors import ConfigError, DataError
 from rotbench.cases import Call, Case, CaseKey, Half, Level, Schema, Tool
 from rotbench.changes import Changes, ToolChange
 from rotbench.config import NoiseRules
@@ -67,12 +67,26 @@ def disturb_tools(
         The document with other names, and the map of names for `restore`.
 
     Raises:
-        ConfigError: The level has no such half.
+        ConfigError: The level has no such half, or extra noise is for cases only.
         DataError: The document holds no tools, or is not what it should be.
     """
+    check_extra(rules)
     environment = read_environment(document)
     changes = disturb(environment.case, level, half, seed=seed, rules=rules).changes
     return cast("J", rewritten(environment, changes)), changes
+
+
+def check_extra(rules: NoiseRules) -> None:
+    """Only names are disturbed in documents of others.
+
+    Raises:
+        ConfigError: The rules ask for more.
+    """
+    more = [extra for extra in rules.extra if extra != "casing"]
+    if more:
+        raise ConfigError(
+            f"extra noise {more[0]!r} is for cases: tools of your own can have casing"
+        )
 
 
 def read_environment(document: Json, *, index: int = 0, where: str = "tools") -> Environment:

@@ -20,12 +20,13 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from papercore.errors import ConfigError
 from rotbench.cases import HALVES, Call, Case, CaseKey, Half, Level, Schema, Tool
 from rotbench.changes import Addendum, Changes, Rename, ToolChange
 from rotbench.config import NoiseRules
+from rotbench.extras import recased, reordered, with_typos
 from rotbench.operators import (
     Draw,
     Operator,
@@ -87,6 +88,8 @@ def disturb(
         raise ConfigError(f"case {case.key} is disturbed already: disturb its .clean")
     if level == "clean":
         return Noised(case, Changes(level, half, tuple(_same(tool) for tool in case.tools)))
+    if "order" in rules.extra:
+        case = reordered(case, _draw(seed, case.key, level, half, "order"))
     work = _Work(case, rules, _draw(seed, case.key, level, half))
     drawn: tuple[Level, ...] = ()
     if level == "union":
@@ -98,12 +101,19 @@ def disturb(
         work.disturb_tools(level)
     else:
         work.disturb_parameters(level)
-    return work.result(level, half, drawn)
+    if "casing" in rules.extra:
+        work.recase(half)
+    noised = work.result(level, half, drawn)
+    if "description" in rules.extra:
+        draw = _draw(seed, case.key, level, half, "description")
+        tools = tuple(with_typos(tool, draw) for tool in noised.case.tools)
+        noised = replace(noised, case=replace(noised.case, tools=tools))
+    return noised
 
 
-def _draw(seed: int, key: CaseKey, level: Level, half: Half) -> Draw:
+def _draw(seed: int, key: CaseKey, level: Level, half: Half, purpose: str = "") -> Draw:
     """The random numbers of one disturbed case."""
-    name = f"rotbench.noise/{seed}/{key}/{level}/{half}".encode()
+    name = f"rotbench.noise/{seed}/{key}/{level}/{half}{purpose}".encode()
     return random.Random(int.from_bytes(hashlib.sha256(name).digest()[:16])).random
 
 
@@ -242,6 +252,36 @@ class _Work:
             self.collisions += 1
         value = made_up(draw, rules.addendum_value, rules.alphabet)
         self.added[place] = Addendum(name, value)
+
+    # extras
+
+    def recase(self, half: Half) -> None:
+        """Other casing for names that were left as they were, unless that name is taken."""
+        tools = self.case.tools
+        if half != "parameter":
+            taken = {*self.names, *(tool.name for tool in tools)}
+            for place, tool in enumerate(tools):
+                new = recased(tool.name)
+                unique = self.names.count(tool.name) == 1
+                if self.names[place] == tool.name and unique and new not in taken:
+                    taken.add(new)
+                    self.names[place], self.operators[place] = new, "casing"
+        if half != "tool":
+            for place in range(max(0, len(tools) - self.case.num_special)):
+                self._recase_parameters(place)
+
+    def _recase_parameters(self, place: int) -> None:
+        renames, added = self.renames[place], self.added[place]
+        old = self.case.tools[place].parameters
+        done = {one.old for one in renames}
+        taken = {*old, *(one.new for one in renames), *([added.name] if added else [])}
+        more: list[Rename] = []
+        for name in old:
+            new = recased(name)
+            if name not in done and new not in taken:
+                taken.add(new)
+                more.append(Rename(name, new, "casing"))
+        self.renames[place] = (*renames, *more)
 
     # names
 

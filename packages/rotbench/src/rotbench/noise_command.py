@@ -18,6 +18,7 @@ from rotbench.config import NoiseConfig
 from rotbench.foreign import (
     Environment,
     Json,
+    check_extra,
     illegal_names,
     parse_json,
     read_environment,
@@ -55,6 +56,7 @@ def run(config: NoiseConfig, flags: RunFlags) -> int:
         ConfigError: The flags do not fit together, or the folder is in use.
         DataError: The file is not what it should be.
     """
+    check_extra(config.rules)
     variants = _variants(config)
     file = read_tool_file(config.tools, answers=config.answers)
     out = flags.out or FOLDER
