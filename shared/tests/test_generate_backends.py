@@ -101,6 +101,15 @@ def test_loading_draws_nothing_and_leaves_progress_bars_as_they_were(folder):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_stub_and_the_server_for_tests_need_no_torch():
+    code = (
+        "import sys, papercore.testing as t\n"
+        "t.stub_endpoint, t.served\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 @pytest.mark.slow
 def test_a_real_endpoint_gives_the_texts_that_transformers_gives(folder):
     local = generator_for(str(folder), device="cpu", dtype="float32")

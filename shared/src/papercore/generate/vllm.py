@@ -10,11 +10,9 @@ than transformers. The prefixes of prompts are cached between requests.
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from transformers import GenerationConfig, PreTrainedConfig
-from vllm import LLM, RequestOutput
-from vllm import SamplingParams as EngineParams
 
 from papercore.errors import GenerationError, ModelError
 from papercore.generate.jobs import Job, complete, failed, prepare
@@ -23,7 +21,19 @@ from papercore.generate.types import Completion, FinishReason, Request
 from papercore.models import read_config, read_tokenizer
 from papercore.refs import id_or_directory
 
+if TYPE_CHECKING:
+    from vllm import LLM, RequestOutput
+    from vllm import SamplingParams as EngineParams
+
 logger = logging.getLogger(__name__)
+
+DEFAULTS: Mapping[str, str] = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process: nothing to leave behind, one order
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",  # stdout is for results
+    "VLLM_NO_USAGE_STATS": "1",  # nothing is sent about what runs here
+}
+"""Environment variables that vLLM reads when it is imported, for those that are not set."""
 
 
 class VLLMGenerator:
@@ -122,7 +132,9 @@ class VLLMGenerator:
             for job, output in zip(jobs, outputs, strict=True)
         }
 
-    def _params(self, job: Job) -> EngineParams:
+    def _params(self, job: Job) -> "EngineParams":
+        from vllm import SamplingParams as EngineParams
+
         params = job.params
         sampled: dict[str, object] = (
             {}
@@ -144,7 +156,7 @@ class VLLMGenerator:
             **sampled,
         )
 
-    def _completion(self, job: Job, output: RequestOutput) -> Completion:
+    def _completion(self, job: Job, output: "RequestOutput") -> Completion:
         made = output.outputs[0]
         token_ids = list(made.token_ids)
         logprobs = None
@@ -166,9 +178,11 @@ class VLLMGenerator:
         )
 
 
-def _start(place: str, settings: Mapping[str, object]) -> LLM:
-    """The engine, in this process: nothing to leave behind, and the same order every time."""
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+def _start(place: str, settings: Mapping[str, object]) -> "LLM":
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    from vllm import LLM
+
     try:
         return LLM(model=place, **settings)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
