@@ -110,6 +110,7 @@ def test_a_name_that_nobody_has():
 def test_a_name_that_is_nearly_the_clean_one():
     assert explained(SLIGHT, "get_weathers").near_clean
     assert not explained(SLIGHT, "gt_wether").near_clean, "nearer to the disturbed name"
+    assert not explained(SLIGHT, "get_the_weather_of_any_place").near_clean, "near to neither"
     assert not explained(CLEAN, "get_weathers").near_clean, "nothing was disturbed"
 
 
@@ -157,6 +158,8 @@ def test_an_added_key_that_is_not_set():
 def test_exchanged_keys():
     assert kind(SWAPPED_KEYS, "get_weather", city="Rome", day="Monday") == "wrong_value"
     assert kind(SWAPPED_KEYS, "get_weather", city="Rome") == "missing_key"
+    one = replace(SWAPPED_KEYS, golds=(Call("get_weather", {"day": "Rome"}),))
+    assert kind(one, "get_weather", city="Rome") == "missing_key", "that key is another one now"
 
 
 def test_the_gold_with_the_nearest_keys_is_the_one_compared_with():

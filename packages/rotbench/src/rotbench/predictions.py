@@ -140,7 +140,7 @@ def _as_asked(text: str) -> Prediction | None:
     start = text.find("\nAction: ", 0, cut)
     if start < 0 or not text[start + 9 : cut].isidentifier() or not text.isascii():
         return None
-    if "\r" in text or "</" in text or "<" in text[:start] or "action" in text[:start].lower():
+    if "\r" in text or "<" in text[:start] or "action" in text[:start].lower():
         return None
     try:
         arguments, end = read_json(text, cut + 15)

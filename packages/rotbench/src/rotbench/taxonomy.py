@@ -105,12 +105,8 @@ def edits(a: str, b: str) -> int:
 
 def _tool_error(case: Case, name: str) -> Explained:
     """The tool is no gold's."""
-    renamed = [
-        (gold.name, clean.name)
-        for gold, clean in zip(case.golds, case.clean.golds, strict=False)
-        if gold.name != clean.name
-    ]
-    clean_name = any(name == clean for _, clean in renamed)
+    renamed = list(zip(case.golds, case.clean.golds, strict=False))
+    clean_name = any(name == clean.name for _, clean in renamed)
     finish = finish_name(case)
     if (name == FINISH and finish is not None) or any(tool.name == name for tool in case.tools):
         return Explained("swapped_tool", clean_name=clean_name)
@@ -118,7 +114,7 @@ def _tool_error(case: Case, name: str) -> Explained:
         return Explained("corrected_tool", clean_name=True)
     if any(tool.name == name for tool in case.clean.tools):
         return Explained("corrected_other")
-    near = any(_nearer(name, clean, noisy) for noisy, clean in renamed)
+    near = any(_nearer(name, clean.name, noisy.name) for noisy, clean in renamed)
     return Explained("invented_tool", near_clean=near)
 
 
