@@ -235,7 +235,11 @@ def _renamed(trajectory: Trajectory, tools: tuple[Tool, ...], changes: Changes) 
     preamble = trajectory.preamble
     if trajectory.layout == "openai" and preamble:
         preamble = rename_step(Step("user", preamble), changes).text
-    return replace(trajectory, preamble=preamble, tools=tools, moves=tuple(moves))
+    extras = trajectory.extras
+    if extras:  # the extra noise `order` moves tools
+        own = {tool.name: extra for tool, extra in zip(trajectory.tools, extras, strict=True)}
+        extras = tuple([own[change.old] for change in changes.tools])
+    return replace(trajectory, preamble=preamble, tools=tools, moves=tuple(moves), extras=extras)
 
 
 def _renamed_move(move: Move, changes: Changes) -> Move:
