@@ -234,6 +234,8 @@ def test_scenario_scores_are_over_a_seventh_of_all():
     scores = [scenario_score(records, name, "fixed", "ts") for name in SCENARIOS]
     assert scores == [0, 0, 1, 0, 0, 0, 0]
     assert math.isnan(scenario_score([], "TG", "fixed", "ts"))
+    uneven = run(lambda key: True, 10, ("clean",))
+    assert scenario_score(uneven, "TG", "fixed", "ts") == pytest.approx(2 / (10 / 7))
 
 
 def test_on_released_cases_a_seventh_of_all_is_the_scenario(released_cases):
