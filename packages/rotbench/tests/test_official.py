@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from rotbench.cases import Call, Case, CaseKey, Tool
 from rotbench.official import react_text, score_text
+from rotbench.official_reference import passes
 from rotbench.predictions import MAX_TEXT
 from rotbench.raven_official import MAX_CALL
-from rotbench.official_reference import passes
 from rotbench.released import entry
 
 NOTHING = (False, False, False)

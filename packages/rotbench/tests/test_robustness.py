@@ -152,6 +152,13 @@ def test_models_are_compared_on_the_cases_of_both():
     assert both == holm([test.p_value for test in found.values()])
 
 
+def test_a_half_that_one_model_lacks_does_not_count_for_the_other():
+    ours = run(lambda key: key.half == "tool", 4, ("slight",))
+    theirs = [r for r in run(lambda key: False, 4, ("slight",)) if r.data["half"] == "parameter"]
+    for test in model_tests(ours, theirs, "fixed"):
+        assert (test.difference.value, test.difference.n) == (0.0, 4)
+
+
 def test_a_model_is_not_different_from_itself():
     records = run(drawn(4, FALLING), 20)
     assert all(test.p_value == 1.0 for test in model_tests(records, records, "official"))
@@ -167,6 +174,13 @@ def test_cochran_takes_one_half():
         for lv, column in zip(LEVELS, columns, strict=True)
     ]
     assert level_cochran(records, "fixed", "ts", "parameter") == cochran_q(*with_parameters)
+
+
+def test_cochran_leaves_out_queries_that_come_up_twice():
+    records = run(lambda key: key.level == "clean" or key.index == 0, 8)
+    again = records[0].model_copy(update={"id": "first/clean/whole/000/n1"})
+    assert level_cochran(records, "fixed", "ts").n == 8
+    assert level_cochran([*records, again], "fixed", "ts").n == 7
 
 
 def test_anova_over_levels_takes_every_case():
