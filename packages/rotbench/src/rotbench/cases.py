@@ -102,7 +102,7 @@ class CaseKey:
         if len(parts) == 4 and parts[3].isdecimal():
             turn, level, half = cast("Turn", parts[0]), cast("Level", parts[1]), parts[2]
             if turn in TURNS and level in LEVELS and half in HALVES[level]:
-                return cls(turn, level, cast("Half", half), int(parts[3]))
+                return cls(turn, level, half, int(parts[3]))
         raise DataError(f"{text!r} is no key of a case: they look like first/slight/tool/007")
 
 
