@@ -18,35 +18,8 @@ from rotbench.expand import State, expand, prompt_of, requests_of
 from rotbench.rouge import Pool, rouge_l
 from rotbench.training_report import summarise
 
-NOUNS = [
-    "flights",
-    "trains",
-    "songs",
-    "recipes",
-    "museums",
-    "stocks",
-    "novels",
-    "hikes",
-    "games",
-    "lamps",
-    "boats",
-    "poems",
-]
-PLACES = [
-    "Rome",
-    "Lima",
-    "Oslo",
-    "Kyoto",
-    "Cairo",
-    "Quito",
-    "Bonn",
-    "Perth",
-    "Delhi",
-    "Accra",
-    "Minsk",
-    "Dakar",
-    "Sofia",
-]
+NOUNS = ("flights", "trains", "songs", "recipes", "museums", "stocks", "novels", "hikes", "boats")
+PLACES = ("Rome", "Lima", "Oslo", "Kyoto", "Cairo", "Quito", "Bonn", "Perth", "Delhi", "Accra")
 
 
 class Scripted:

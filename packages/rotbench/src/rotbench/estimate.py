@@ -12,8 +12,9 @@ from rotbench.baselines import baseline_of
 from rotbench.config import EvalConfig
 from rotbench.evaluate import write_prompts
 from rotbench.tasks import plan
+from rotbench.training_estimate import expand, train
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "expand", "train"]
 
 
 def evaluate(config: EvalConfig) -> Mapping[str, str]:
