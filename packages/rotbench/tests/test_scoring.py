@@ -42,10 +42,10 @@ def test_an_empty_object_is_right_where_the_gold_is_empty():
     assert score_call(PLAIN, Call("add", {})) == TOOL
 
 
-def test_without_a_readable_call_there_is_no_score():
-    assert score(PLAIN, Prediction("add", None, "not_json")) == NOTHING
-    assert score(PLAIN, Prediction(None, None, "empty")) == NOTHING
-    assert score(PLAIN, Prediction("add", {"a": "1", "b": "2"})) == ALL
+def test_without_readable_arguments_the_tool_alone_is_scored():
+    assert score(PLAIN, Prediction("add", None, "not_json")) == (True, False, False)
+    assert score(PLAIN, Prediction("sub", None, "not_json")) == NOTHING
+    assert score(PLAIN, Prediction(None, None, "no_action")) == NOTHING
 
 
 def test_a_wildcard_needs_its_key_and_takes_every_value():

@@ -6,8 +6,9 @@ PI and the same values. A case takes the best of its golds.
     score_call(case, Call("add", {"a": "1"})).cf
 
 Deviation: the official scorer counts an answer with an empty object of arguments as wrong even
-where the gold is empty, and drops wildcards from the prediction while it compares. Both are mended
-here; `official` has them as they are. An answer that holds no readable call scores 0 in both.
+where the gold is empty, gives the right tool nothing if its arguments cannot be read, and drops
+wildcards from the prediction while it compares. All are mended here; `official` has them as they
+are. An answer that names no tool scores 0 in both.
 """
 
 from __future__ import annotations
@@ -56,9 +57,12 @@ NO_SCORES: Final = Scores(ts=False, pi=False, cf=False)
 
 
 def score(case: Case, prediction: Prediction, *, match: Match | None = None) -> Scores:
-    """Scores what was read from an answer; without a call that is nothing."""
-    if prediction.name is None or prediction.arguments is None:
+    """Scores what was read from an answer; arguments that cannot be read leave the tool's score."""
+    if prediction.name is None:
         return NO_SCORES
+    if prediction.arguments is None:
+        selected = score_call(case, Call(prediction.name, {})).ts
+        return Scores(ts=selected, pi=False, cf=False)
     return score_call(case, Call(prediction.name, prediction.arguments), match=match)
 
 

@@ -5,7 +5,7 @@
 Read from top to bottom, the first that fits is the kind:
 
 * `correct`: all three scores.
-* `format`: no call could be read, so nothing is known of what the model meant.
+* `format`: no tool or no arguments could be read, whatever the tool was.
 * `duplicate_keys`: the same key twice, so the call means two things.
 * the tool is no gold's:
   `swapped_tool`: another tool of the environment (a literal `finish` is its last tool);
