@@ -9,7 +9,7 @@ from longheads.config import CHUNK_METHODS, GenerateConfig, PasskeyConfig, Trace
 from longheads.texts import occurrences, read_prompt
 from papercore.config import RunFlags
 from papercore.errors import ConfigError, DataError
-from papercore.runs import is_run_folder
+from papercore.runs import check_folder
 
 PASSKEY_FOLDER = Path("runs") / "longheads-passkey"
 TRACE_FOLDER = Path("runs") / "longheads-trace"
@@ -19,7 +19,7 @@ def generate(config: GenerateConfig, flags: RunFlags) -> int:
     """`longheads generate`."""
     text = read_prompt(config.prompt, config.prompt_file)
     if flags.out is not None:
-        _check_folder(flags.out, flags)
+        check_folder(flags.out, flags)
     from longheads.generate import run
 
     return run(config, flags, text)
@@ -28,7 +28,7 @@ def generate(config: GenerateConfig, flags: RunFlags) -> int:
 def passkey(config: PasskeyConfig, flags: RunFlags) -> int:
     """`longheads passkey`."""
     out = flags.out or PASSKEY_FOLDER
-    _check_folder(out, flags)
+    check_folder(out, flags)
     from longheads.passkey import run
 
     return run(config, flags, out)
@@ -44,22 +44,10 @@ def trace(config: TraceConfig, flags: RunFlags) -> int:
     text = read_prompt(config.prompt, config.prompt_file)
     starts = _needle_starts(text, config.needle)
     out = flags.out or TRACE_FOLDER
-    _check_folder(out, flags)
+    check_folder(out, flags)
     from longheads.trace_command import run
 
     return run(config, flags, out, text, starts)
-
-
-def _check_folder(out: Path, flags: RunFlags) -> None:
-    """Refuses a folder in use before a model is loaded for it; `Run.open` decides for good."""
-    if out.is_file():
-        raise ConfigError(f"{out} is a file: give another --out")
-    if out.is_dir() and any(out.iterdir()) and not is_run_folder(out):
-        raise ConfigError(f"{out} is not empty and is not a run folder: give another --out")
-    if out.is_dir() and any(out.iterdir()) and not (flags.resume or flags.overwrite):
-        raise ConfigError(
-            f"{out} is not empty: --resume goes on with the run there, --overwrite deletes it first"
-        )
 
 
 def _needle_starts(text: str, needle: str | None) -> list[int]:
