@@ -10,6 +10,7 @@ from papercore.generate import Completion, Message, Request, SamplingParams, Too
 from papercore.generate.api import OpenAIGenerator
 from papercore.generate.cache import CachedReply, ReplyCache, cache_key
 from papercore.generate.endpoint import EndpointConfig
+from papercore.generate.wire import body_of
 from papercore.testing import Answer, chat, stub_endpoint
 
 JSON = st.recursive(
@@ -37,7 +38,7 @@ def generator(url, folder, **settings):
 
 
 @given(BODIES)
-def test_the_key_does_not_depend_on_the_order(body):
+def test_the_key_does_not_depend_on_the_order_of_fields(body):
     turned = dict(reversed(list(copy.deepcopy(body).items())))
     assert cache_key("u", "/r", body, 0) == cache_key("u", "/r", turned, 0)
 
@@ -47,6 +48,18 @@ def test_different_bodies_have_different_keys(one, other):
     same = repr(sorted(one.items())) == repr(sorted(other.items())) or one == other
     if not same:
         assert cache_key("u", "/r", one, 0) != cache_key("u", "/r", other, 0)
+
+
+def test_tools_with_parameters_in_another_order_are_another_request():
+    schemas = [{"a": {"type": "string"}, "b": {"type": "string"}}]
+    schemas.append(dict(reversed(schemas[0].items())))
+    keys = set()
+    for properties in schemas:
+        tool = ToolSpec(name="f", parameters={"type": "object", "properties": properties})
+        request = chats(1)[0].model_copy(update={"tools": (tool,)})
+        route, body = body_of(request, model="m", config=EndpointConfig(), seed=0)
+        keys.add(cache_key("u", route, body, 0))
+    assert len(keys) == 2
 
 
 def test_everything_that_is_asked_is_in_the_key():

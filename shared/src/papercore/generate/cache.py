@@ -81,14 +81,17 @@ class ReplyCache:
 def cache_key(base_url: str, route: str, body: Mapping[str, object], sample: int) -> str:
     """SHA-256 over endpoint, route, body and number of the sample.
 
+    The order of the body's own fields does not count. That of objects within them does: a model
+    reads the parameters of a tool in the order in which they are sent.
+
     Args:
         sample: Which of several equal requests this is.
 
     Raises:
         ValueError: A text in the body cannot be encoded as UTF-8.
     """
-    content = {"base_url": base_url, "route": route, "body": body, "sample": sample}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    content = [base_url, route, sorted(body.items()), sample]
+    canonical = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
