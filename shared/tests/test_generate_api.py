@@ -206,6 +206,22 @@ def test_what_is_read_from_a_reply():
     assert made.fingerprints == {"fp1"}
 
 
+@pytest.mark.parametrize(
+    ("function", "name", "arguments"),
+    [
+        ({"name": "f", "arguments": None}, "f", ""),
+        ({"name": "f", "arguments": [1]}, "f", "[1]"),
+        ({"name": "f", "arguments": {"a": "é"}}, "f", '{"a": "é"}'),
+        ({"name": None, "arguments": "{}"}, "", "{}"),
+    ],
+)
+def test_an_odd_call_is_the_models_and_no_fault_of_the_endpoint(function, name, arguments):
+    with stub_endpoint([chat(None, message={"tool_calls": [{"function": function}]})]) as stub:
+        completion = generator(stub).generate(chats())[0]
+    assert completion.error is None
+    assert completion.tool_calls == (ToolCall(id="call_0", name=name, arguments=arguments),)
+
+
 def test_a_reply_that_is_cut_off_or_filtered_says_so():
     with stub_endpoint(
         [chat("abc", finish_reason="length"), chat("abc", finish_reason="content_filter")]

@@ -77,9 +77,9 @@ def read_calls(
 
 
 def arguments_text(arguments: object) -> str:
-    """Arguments as text, for whoever hands them over parsed."""
-    if isinstance(arguments, str):
-        return arguments
+    """Arguments as text, for whoever hands them over parsed; none at all are an empty text."""
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
     return json.dumps(arguments, ensure_ascii=False)
 
 

@@ -11,7 +11,7 @@ import mimetypes
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from papercore.config import one_line
 from papercore.generate.endpoint import EndpointConfig
@@ -37,8 +37,9 @@ _SEED_BITS = 31
 
 
 class _Function(BaseModel):
-    name: str
-    arguments: str | dict[str, object] = ""
+    name: str | None = None
+    arguments: JsonValue = ""
+    """Text by the API, but a model writes what it likes, and some servers read it first."""
 
 
 class _Call(BaseModel):
@@ -191,7 +192,7 @@ def _completion(request: Request, choice: _Choice, usage: _Usage | None) -> Comp
         tool_calls=tuple(
             ToolCall(
                 id=one.id or f"call_{i}",
-                name=one.function.name,
+                name=one.function.name or "",
                 arguments=arguments_text(one.function.arguments),
             )
             for i, one in enumerate(message.tool_calls or ())
