@@ -175,6 +175,40 @@ def test_names_within_a_nested_object_stay():
     assert set(schema["dependentRequired"]) < set(schema["properties"])
 
 
+def test_conditions_follow_the_names_that_they_are_about():
+    schema = {
+        "type": "object",
+        "properties": {"alpha": {"anyOf": [{"required": ["beta"]}]}, "beta": {}},
+        "anyOf": [{"required": ["alpha"]}, {"not": {"required": ["beta"]}}],
+        "if": {"properties": {"alpha": {"const": 1}}},
+        "then": {"required": ["beta"]},
+        "else": False,
+        "dependentSchemas": {"alpha": {"required": ["beta"]}},
+        "dependencies": {"alpha": ["beta"], "beta": {"required": ["alpha"]}},
+    }
+    new, changes = disturb_tools(
+        [{"name": "f", "inputSchema": schema}], "medium", "parameter", rules=NoiseRules(share=1.0)
+    )
+    alpha, beta = (rename.new for rename in changes.tools[0].parameters)
+    assert new[0]["inputSchema"] == {
+        "type": "object",
+        "properties": {alpha: {"anyOf": [{"required": ["beta"]}]}, beta: {}},
+        "anyOf": [{"required": [alpha]}, {"not": {"required": [beta]}}],
+        "if": {"properties": {alpha: {"const": 1}}},
+        "then": {"required": [beta]},
+        "else": False,
+        "dependentSchemas": {alpha: {"required": [beta]}},
+        "dependencies": {alpha: [beta], beta: {"required": [alpha]}},
+    }
+
+
+def test_properties_that_are_null_are_none():
+    tool = {"name": "f", "inputSchema": {"type": "object", "properties": None}}
+    assert disturb_tools([tool], "slight", "parameter")[0] == [tool]
+    new, changes = disturb_tools([tool], "heavy", "parameter", rules=NoiseRules(share=1.0))
+    assert list(new[0]["inputSchema"]["properties"]) == [changes.tools[0].addendum.name]
+
+
 def test_the_public_way_to_wrap_an_agent():
     tools, changes = rotbench.disturb_tools(CHAT, "heavy", "tool", seed=1)
     call = rotbench.Call(tools[0]["function"]["name"], {"city": "Oslo"})
@@ -319,6 +353,21 @@ def test_bfcl_files_with_their_answers(written, tmp_path):
         read_tool_file(written("\n".join(map(json.dumps, rows[::-1])), "b.json"), answers=answers)
     with pytest.raises(DataError, match="has 1 rows"):
         read_tool_file(path, answers=written(json.dumps(golds[0]), "one.json"))
+
+
+def test_one_row_stays_one_line(written, tmp_path):
+    path = written(json.dumps(BFCL), "one.jsonl")
+    done = run_cli(["rotbench", "noise", path, "--level", "union", "--out", tmp_path / "out"])
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "out" / "union-whole-000" / "one.jsonl").read_text("utf-8")
+    assert len(text.splitlines()) == 1
+
+
+def test_tools_are_not_replaced_by_the_map_of_their_names(written, tmp_path):
+    path = written({"tools": MCP_TOOLS}, "names.json")
+    done = run_cli(["rotbench", "noise", path, "--out", tmp_path / "out"])
+    assert done.returncode == 2
+    assert "rename it" in done.stderr
 
 
 @pytest.mark.parametrize(

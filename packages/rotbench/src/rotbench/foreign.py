@@ -5,8 +5,9 @@
     call = restore(Call(name, arguments), changes)       # as your own code knows it
 
 What is not a name stays byte for byte: descriptions, types, enums, defaults, fields that we do not
-know. Renamed are the tools and the properties on the top level of their schemas, with `required`
-and `dependentRequired`; names inside nested objects are part of a value and stay.
+know. Renamed are the tools and the properties on the top level of their schemas, wherever that
+level speaks of them: `required`, `dependentRequired`, conditions (`if`, `anyOf` and so on). Names
+inside nested objects are part of a value and stay.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _LISTS = ("tools", "functions", "function")
 _SCHEMAS = ("parameters", "inputSchema", "input_schema")
 """Where a tool holds its schema: OpenAI and BFCL, MCP, Anthropic."""
 _GOLDS = ("ground_truth", "possible_answer")
+_CONDITIONS = ("if", "then", "else", "not", "allOf", "anyOf", "oneOf")
+"""Keywords whose schemas, or lists of them, speak of the same object."""
 _LEGAL = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 """Names of tools that OpenAI's API takes."""
 
@@ -212,14 +215,7 @@ def _rewritten_tool(item: Object, change: ToolChange) -> Object:
 
 
 def _rewritten_schema(schema: Object, change: ToolChange) -> Object:
-    names = change.forward
-    new = dict(schema)
-    properties = schema.get("properties")
-    if isinstance(properties, dict):
-        new["properties"] = {names.get(key, key): value for key, value in properties.items()}
-    for field in ("required", "dependentRequired"):
-        if field in schema:
-            new[field] = _renamed_keys(schema[field], names)
+    new = _renamed_object(schema, change.forward)
     if change.addendum is not None:
         added = cast("Object", new.get("properties") or {})
         definition = cast("Json", dict(added_schema(change.addendum)))
@@ -229,11 +225,38 @@ def _rewritten_schema(schema: Object, change: ToolChange) -> Object:
     return new
 
 
+def _renamed_object(schema: Object, names: Mapping[str, str]) -> Object:
+    """A schema of the object of arguments, or a condition on it, with other names of properties."""
+    new = dict(schema)
+    properties = schema.get("properties")
+    if isinstance(properties, dict):
+        new["properties"] = {names.get(key, key): value for key, value in properties.items()}
+    for field in _CONDITIONS:
+        if field in schema:
+            new[field] = _renamed_condition(schema[field], names)
+    for field in ("required", "dependentRequired", "dependentSchemas", "dependencies"):
+        if field in schema:
+            new[field] = _renamed_keys(schema[field], names)
+    return new
+
+
+def _renamed_condition(value: Json, names: Mapping[str, str]) -> Json:
+    if isinstance(value, list):
+        return [_renamed_condition(item, names) for item in value]
+    return _renamed_object(value, names) if isinstance(value, dict) else value
+
+
 def _renamed_keys(value: Json, names: Mapping[str, str]) -> Json:
+    """A list of properties, or what follows from each: more properties, or a condition."""
     if isinstance(value, list):
         return [names.get(key, key) if isinstance(key, str) else key for key in value]
     if isinstance(value, dict):
-        return {names.get(key, key): _renamed_keys(item, names) for key, item in value.items()}
+        return {
+            names.get(key, key): _renamed_condition(then, names)
+            if isinstance(then, dict)
+            else _renamed_keys(then, names)
+            for key, then in value.items()
+        }
     return value
 
 
@@ -281,7 +304,9 @@ class _Check:
         schema = next((inner[f] for f in _SCHEMAS if inner.get(f) is not None), {})
         if not isinstance(schema, dict):
             self.fail(f"{where}: its parameters should be a JSON schema, an object")
-        properties = schema.get("properties", {})
+        properties = schema.get("properties")
+        if properties is None:
+            properties = {}
         if not isinstance(properties, dict):
             self.fail(f"{where}: its properties should be an object")
         if len(properties) > MAX_PARAMETERS or any(len(key) > MAX_NAME for key in properties):

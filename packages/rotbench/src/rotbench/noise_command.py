@@ -34,6 +34,7 @@ __all__ = ["ToolFile", "read_tool_file", "run"]
 SCHEMA = 1
 FOLDER = Path("runs") / "rotbench-noise"
 SUMMARY = "noise.json"
+NAMES = "names.json"
 MAX_FILE_BYTES = 64 << 20
 _HEAD = ("variant", "tools", "renamed", "parameters", "renamed", "added", "lost", "illegal")
 
@@ -44,6 +45,7 @@ class ToolFile:
 
     name: str
     lines: bool
+    """Whether each document stands on one line, and so is written on one again."""
     environments: tuple[Environment, ...]
     answers: tuple[dict[str, Json], ...] = ()
     """BFCL: the rows of the file of accepted calls, in the environments' order."""
@@ -58,6 +60,8 @@ def run(config: NoiseConfig, flags: RunFlags) -> int:
     """
     check_extra(config.rules)
     variants = _variants(config)
+    if config.tools.name == NAMES:
+        raise ConfigError(f"{config.tools}: {NAMES} is what the map of names is called: rename it")
     file = read_tool_file(config.tools, answers=config.answers)
     out = flags.out or FOLDER
     _make_room(out, flags)
@@ -96,7 +100,7 @@ def read_tool_file(path: Path, *, answers: Path | None = None) -> ToolFile:
         DataError: It is not what it should be; the message names the row.
     """
     rows, lines = _read_rows(path)
-    where = [f"{path}: row {number}" if lines else str(path) for number, _ in rows]
+    where = [f"{path}: row {number}" if len(rows) > 1 else str(path) for number, _ in rows]
     environments = [
         read_environment(row, index=i, where=place)
         for i, ((_, row), place) in enumerate(zip(rows, where, strict=True))
@@ -120,7 +124,7 @@ def read_tool_file(path: Path, *, answers: Path | None = None) -> ToolFile:
 
 
 def _read_rows(path: Path) -> tuple[list[tuple[int, Json]], bool]:
-    """Numbered documents of a file, and whether there is one per line."""
+    """Numbered documents of a file, and whether each stands on one line."""
     text = _text(path)
     many = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if len(many) > 1:
@@ -131,7 +135,7 @@ def _read_rows(path: Path) -> tuple[list[tuple[int, Json]], bool]:
             first = None
         if isinstance(first, dict | list):
             return [(i, parse_json(line, f"{path}: row {i}")) for i, line in many], True
-    return [(1, parse_json(text, str(path)))], False
+    return [(1, parse_json(text, str(path)))], len(many) == 1
 
 
 def _text(path: Path) -> str:
@@ -196,7 +200,7 @@ def _write(
         "rules": plain(config.rules),
         "environments": [one.to_json() for one in changes],
     }
-    write_json(folder / "names.json", names)
+    write_json(folder / NAMES, names)
 
 
 def _dumped(documents: Sequence[Json], *, lines: bool) -> bytes:
