@@ -1,6 +1,8 @@
 """Tuning a tiny saved Llama on augmented trajectories: it learns, is saved whole, and resumes."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -273,3 +275,17 @@ def test_the_command_trains_and_eval_reads_what_it_saved(tmp_path):
     words += ["--levels", "clean", "--turns", "first", "--max-new-tokens", "4"]
     asked = run_cli(["rotbench", "eval", *words, "--out", tmp_path / "eval"], env=env)
     assert asked.returncode == 0, asked.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one(tmp_path):
+    env = {"PAPERCORE_CACHE": str(tmp_path / "cache")}
+    words = ["train", "tiny", "--max-steps", "2", "--lora.dropout", "0"]
+    one = run_cli(["rotbench", *words, "--micro-batch", "2", "--out", tmp_path / "one"], env=env)
+    assert one.returncode == 0, one.stderr
+    script = Path(sys.executable).parent / "rotbench"
+    launch = ["torchrun", "--standalone", "--nproc-per-node", "2", script]
+    two = run_cli([*launch, *words, "--micro-batch", "1", "--out", tmp_path / "two"], env=env)
+    assert two.returncode == 0, two.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    assert two.stdout.count("saved:") == 1

@@ -20,6 +20,7 @@ from papercore.config import RunFlags
 from papercore.errors import DataError
 from papercore.log import progress
 from papercore.records import Record
+from papercore.report import conclude
 from papercore.runs import Run, check_folder
 from rotbench.augment import Survey, augment_all, survey
 from rotbench.cases import HALVES, LEVELS, Half, Level
@@ -27,7 +28,7 @@ from rotbench.config import AugmentConfig
 from rotbench.data import SAMPLE
 from rotbench.layouts import row
 from rotbench.terminal import say, shown, table_lines
-from rotbench.training_report import AUGMENT_PREFIX, summarise
+from rotbench.training_report import AUGMENT_PREFIX
 from rotbench.trajectories import Layout, Trajectory
 
 __all__ = ["FILE", "paths_of", "run"]
@@ -66,8 +67,9 @@ def run(config: AugmentConfig, flags: RunFlags) -> int:
     ) as opened:
         if not (out / FILE).exists():
             _write(opened, config, found)
-        opened.finish(summarise(opened.records()))
-        _tell(opened.records(), found, out / FILE)
+        records = opened.records()
+    conclude(out)
+    _tell(records, found, out / FILE)
     return EXIT_LEFT_OUT if found.problems else 0
 
 

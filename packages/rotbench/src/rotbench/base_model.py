@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -85,10 +86,14 @@ def place_of(config: TrainConfig) -> str:
         model = tiny_llama(len(tokenizer), hidden=32, layers=2, heads=4, max_positions=8192)
         model.config.eos_token_id = tokenizer.eos_token_id
         model.generation_config.eos_token_id = tokenizer.eos_token_id
-        with tempfile.TemporaryDirectory(dir=folder.parent) as beside, quiet():
+        beside = Path(tempfile.mkdtemp(dir=folder.parent))
+        with quiet():
             model.save_pretrained(beside)
             tokenizer.save_pretrained(beside)
-            shutil.copytree(beside, folder, dirs_exist_ok=True)
+        try:
+            beside.rename(folder)
+        except OSError:  # another process was faster
+            shutil.rmtree(beside)
     return str(folder)
 
 

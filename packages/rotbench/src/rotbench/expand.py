@@ -29,6 +29,7 @@ from papercore.files import write_atomic
 from papercore.generate.types import Completion, Generator, Message, Request, SamplingParams
 from papercore.log import progress
 from papercore.records import Record
+from papercore.report import conclude
 from papercore.runs import Run, check_folder
 from rotbench.cases import Tool
 from rotbench.config import ExpandConfig
@@ -36,7 +37,7 @@ from rotbench.environments import Environment, read_environments
 from rotbench.query_list import read_queries
 from rotbench.rouge import Pool
 from rotbench.terminal import say, shown
-from rotbench.training_report import EXPAND_PREFIX, summarise
+from rotbench.training_report import EXPAND_PREFIX
 
 __all__ = ["State", "expand", "prompt_of", "requests_of", "run"]
 
@@ -104,7 +105,7 @@ def run(config: ExpandConfig, flags: RunFlags) -> int:
     ) as opened:
         state, reason = expand(opened, generator, environments, config)
         write_atomic(out / FILE, _lines(opened.records(), environments))
-        opened.finish(summarise(opened.records()))
+    conclude(out)
     say(f"{state.count} of {config.count} new queries: {shown(str(out / FILE))}")
     if reason:
         say(f"stopped: {reason}")

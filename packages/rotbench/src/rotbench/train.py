@@ -23,11 +23,12 @@ from pydantic import JsonValue
 
 from papercore.config import RunFlags
 from papercore.records import Record, read_records
+from papercore.report import conclude
 from papercore.runs import Run, check_folder
 from rotbench.augment_command import paths_of
 from rotbench.config import TrainConfig
 from rotbench.terminal import say, shown
-from rotbench.training_report import TRAIN_PREFIX, summarise
+from rotbench.training_report import TRAIN_PREFIX
 
 if TYPE_CHECKING:
     from rotbench.training_set import TrainingSet
@@ -77,8 +78,9 @@ def run(config: TrainConfig, flags: RunFlags) -> int:
         result = tune(model, tokenizer, data, config, out, opened)
         if opened is not None:
             opened.append(Record(id=RESULT, data={**result}))
-            opened.finish(summarise(opened.records()))
-            _tell(out, data, result)
+    if writes:
+        conclude(out)
+        _tell(out, data, result)
     return EXIT_LEFT_OUT if data.problems else 0
 
 

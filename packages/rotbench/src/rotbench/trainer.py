@@ -170,6 +170,7 @@ def _arguments(config: TrainConfig, out: Path, model: PreTrainedModel) -> SFTCon
         disable_tqdm=True,
         include_num_input_tokens_seen="non_padding",
         dataloader_pin_memory=not on_cpu,
+        ddp_find_unused_parameters=False,
     )
 
 
