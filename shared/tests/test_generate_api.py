@@ -222,6 +222,25 @@ def test_an_odd_call_is_the_models_and_no_fault_of_the_endpoint(function, name, 
     assert completion.tool_calls == (ToolCall(id="call_0", name=name, arguments=arguments),)
 
 
+@pytest.mark.parametrize(
+    "usage", [{}, {"prompt_tokens": 3}, {"prompt_tokens": -1, "completion_tokens": 1}]
+)
+def test_half_a_count_of_tokens_is_none(usage):
+    body = {"choices": [{"message": {"content": "x"}}], "usage": usage}
+    with stub_endpoint([Answer(body=json.dumps(body))]) as stub:
+        made = generator(stub)
+        completion = made.generate(chats())[0]
+    assert (completion.text, completion.error, completion.usage.known) == ("x", None, False)
+    assert made.spend.unknown == 1
+
+
+def test_half_a_character_is_the_models_and_no_fault_of_the_endpoint():
+    body = '{"choices": [{"message": {"content": "a\\ud83d \\ud83d\\ude00 \\\\ud83d"}}]}'
+    with stub_endpoint([Answer(body=body)]) as stub:
+        completion = generator(stub).generate(chats())[0]
+    assert (completion.text, completion.error) == ("a\ufffd \U0001f600 \\ud83d", None)
+
+
 def test_a_reply_that_is_cut_off_or_filtered_says_so():
     with stub_endpoint(
         [chat("abc", finish_reason="length"), chat("abc", finish_reason="content_filter")]

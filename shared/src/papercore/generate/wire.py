@@ -7,7 +7,9 @@ reply = read_reply(request, route, text)
 from __future__ import annotations
 
 import base64
+import json
 import mimetypes
+import re
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -32,6 +34,7 @@ __all__ = ["Reply", "Route", "body_of", "read_reply"]
 
 Route: TypeAlias = Literal["/chat/completions", "/completions"]
 
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 _SEED_BITS = 31
 """Seeds of our own stay below 2**31: some gateways keep numbers as floats or as 32 bits."""
 
@@ -70,8 +73,8 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class _Document(BaseModel):
@@ -124,7 +127,7 @@ def read_reply(request: Request, route: Route, text: str) -> Reply:
         ValueError: The reply is not what its route should give.
     """
     try:
-        document = _Document.model_validate_json(text)
+        document = _Document.model_validate_json(_whole(text))
     except ValidationError as error:
         raise ValueError(f"the reply is malformed: {one_line(error)}") from None
     if len(document.choices) != 1:
@@ -137,6 +140,17 @@ def read_reply(request: Request, route: Route, text: str) -> Reply:
     return Reply(
         completion=completion, model=document.model, fingerprint=document.system_fingerprint
     )
+
+
+def _whole(text: str) -> str:
+    """The same with U+FFFD for each half of a character that a model wrote and JSON may escape."""
+    if not _HALF.search(text):
+        return text
+    try:
+        content = json.dumps(json.loads(text), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
+    return content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _sampling(request: Request, seed: int) -> dict[str, object]:
@@ -212,9 +226,11 @@ def _finish_reason(told: str | None) -> Literal["stop", "length", "error"]:
 
 
 def _usage(told: _Usage | None) -> Usage:
-    if told is None:
+    """What the endpoint told; half of a count, or less than nothing, is as good as none."""
+    prompt, new = (told.prompt_tokens, told.completion_tokens) if told else (None, None)
+    if prompt is None or new is None or min(prompt, new) < 0:
         return Usage(known=False)
-    return Usage(prompt_tokens=told.prompt_tokens, completion_tokens=told.completion_tokens)
+    return Usage(prompt_tokens=prompt, completion_tokens=new)
 
 
 def _logprobs(choice: _Choice) -> tuple[float, ...] | None:
