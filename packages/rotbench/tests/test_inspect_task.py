@@ -114,7 +114,7 @@ def test_a_run_becomes_a_log_that_inspect_reads(tmp_path, capsys):
         sample = next(s for s in log.samples if s.id == "first/slight/tool/000")
         assert sample.input[0].role == "system"
         assert "Action:" in sample.output.completion
-        assert set(sample.scores["call_scorer"].value) == {
+        assert set(sample.scores["rotbench_call"].value) == {
             "ts", "pi", "cf", "official_ts", "official_pi", "official_cf"
         }  # fmt: skip
         assert "Action Input:" in sample.target[0]

@@ -64,9 +64,12 @@ from rotbench.prompts import Prompt
 from rotbench.rates import METRICS, SCORERS
 from rotbench.rewrite import call_text
 
-__all__ = ["export_log", "rotbench_task"]
+__all__ = ["export_log", "rotbench_task", "task_of"]
 
 logger = logging.getLogger(__name__)
+
+SCORER = "rotbench_call"
+"""Name of the scorer in inspect's logs."""
 
 NAMES = tuple(f"{s}_{m}" if s == "official" else m for s in SCORERS for m in METRICS)
 """The scores of a sample: `ts`, `pi`, `cf`, and the same by the official scorer."""
@@ -91,40 +94,56 @@ def rotbench_task(
     given: dict[str, object] = {"data": data, "turns": turns, "levels": levels, "mode": mode}
     config = validate(EvalConfig, given)
     planned, data_hash = planning.plan(config)
+    return task_of(planned, config, data_hash)
+
+
+def task_of(
+    planned: Sequence[planning.Task], config: EvalConfig, data_hash: str | None = None
+) -> Task:
+    """Planned cases as a task, with fresh noise if the config has it."""
     prompts = {prompt.request.id: prompt for prompt in write_prompts(planned, config)}
-    samples = [_sample(planned_one, prompts[planned_one.name]) for planned_one in planned]
+    samples = [_sample(one, prompts[one.name]) for one in planned]
     return Task(
-        dataset=MemoryDataset(samples, name=f"rotbench-{data}"),
-        solver=ask(prompts),
-        scorer=call_scorer(prompts, mode),
-        metadata={"data_hash": data_hash, "mode": mode},
+        dataset=MemoryDataset(samples, name=f"rotbench-{config.data}"),
+        solver=_asking(prompts),
+        scorer=_scoring(prompts, config.mode),
+        metadata={"data_hash": data_hash, "mode": config.mode},
     )
 
 
-@solver
-def ask(prompts: Mapping[str, Prompt]) -> Solver:
-    """Asks the model once; with its own tool calling where the prompt has tools."""
+def _asking(prompts: Mapping[str, Prompt]) -> Solver:
+    """Asks the model once; with its own tool calling where the prompt has tools.
 
-    async def solve(state: TaskState, generate: Generate) -> TaskState:
-        tools = prompts[str(state.sample_id)].request.tools
-        if not tools:
-            return await generate(state)
-        state.output = await get_model().generate(state.messages, tools=_tool_infos(tools))
-        state.messages.append(state.output.message)
-        return state
+    The prompts are no argument of the registered function, since inspect would log them with it.
+    """
 
-    return solve
+    @solver(name="rotbench_ask")
+    def ask() -> Solver:
+        async def solve(state: TaskState, generate: Generate) -> TaskState:
+            tools = prompts[str(state.sample_id)].request.tools
+            if not tools:
+                return await generate(state)
+            state.output = await get_model().generate(state.messages, tools=_tool_infos(tools))
+            state.messages.append(state.output.message)
+            return state
+
+        return solve
+
+    return ask()
 
 
-@scorer(metrics={name: [mean(), stderr(cluster="query")] for name in NAMES})
-def call_scorer(prompts: Mapping[str, Prompt], mode: Mode) -> Scorer:
+def _scoring(prompts: Mapping[str, Prompt], mode: Mode) -> Scorer:
     """Reads and scores the answer as `rotbench eval` does."""
 
-    async def score(state: TaskState, target: Target) -> Score:
-        prompt = prompts[str(state.sample_id)]
-        return _score(grade(prompt.case, _answer(prompt, state.output), mode))
+    @scorer(name=SCORER, metrics={name: [mean(), stderr(cluster="query")] for name in NAMES})
+    def score_call() -> Scorer:
+        async def score(state: TaskState, target: Target) -> Score:
+            prompt = prompts[str(state.sample_id)]
+            return _score(grade(prompt.case, _answer(prompt, state.output), mode))
 
-    return score
+        return score
+
+    return score_call()
 
 
 def export_log(run_folder: Path, out: Path) -> Path:
@@ -249,7 +268,7 @@ def _results(records: Sequence[Record]) -> EvalResults:
         metric = METRICS[place % len(METRICS)]
         right = sum(cast("dict[str, bool]", r.data[scorer_name])[metric] for r in scored)
         value = EvalMetric(name="mean", value=right / len(scored) if scored else 0.0)
-        scores.append(EvalScore(name=name, scorer="call_scorer", metrics={"mean": value}))
+        scores.append(EvalScore(name=name, scorer=SCORER, metrics={"mean": value}))
     return EvalResults(total_samples=len(records), completed_samples=len(scored), scores=scores)
 
 
@@ -269,7 +288,7 @@ def _logged(record: Record, prompt: Prompt | None) -> EvalSample:
         shown.error = EvalError(message=reason, traceback=reason, traceback_ansi=reason)
         return shown
     shown.output = ModelOutput.from_content(str(data["model"]), _shown_answer(data))
-    shown.scores = {"call_scorer": _stored_score(data)}
+    shown.scores = {SCORER: _stored_score(data)}
     return shown
 
 
