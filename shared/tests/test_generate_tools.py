@@ -67,11 +67,19 @@ def chat(*messages, tools=(LOOK,)):
     return Request(id="r", messages=messages, tools=tools, params=params)
 
 
-def written(tokenizer, text, **changes):
+def written(tokenizer, text, *, ends=("<|end|>",), **changes):
     """The completion of a chat in which the model wrote a text."""
+    eos_ids = frozenset(tokenizer.convert_tokens_to_ids(mark) for mark in ends)
     request = chat(Message(role="user", content="hi")).model_copy(update=changes)
     job = Job(0, request, encode(request, tokenizer), 99)
-    return complete(job, ids(tokenizer, text), tokenizer=tokenizer, reason="stop", logprobs=None)
+    return complete(
+        job,
+        ids(tokenizer, text),
+        tokenizer=tokenizer,
+        eos_ids=eos_ids,
+        reason="stop",
+        logprobs=None,
+    )
 
 
 def test_tools_and_calls_go_through_the_template(tokenizer):
@@ -160,6 +168,13 @@ def test_without_a_response_template_marks_stay_and_one_warning_is_given(tokeniz
     assert [record.message.split(":")[0] for record in caplog.records] == [
         "the tokenizer of this model has no response_template"
     ]
+
+
+@pytest.mark.parametrize("mark", ["<|end|>", "<|pad|>"])
+def test_each_token_that_ends_a_sequence_stays_out_of_the_text(tokenizer, mark):
+    completion = written(tokenizer, f"a{mark}", ends=("<|end|>", "<|pad|>"))
+    assert completion.text == "a"
+    assert len(completion.token_ids) == 2
 
 
 def test_a_generator_reads_calls(reader, monkeypatch):

@@ -165,6 +165,7 @@ class HFGenerator:
                 job,
                 tokens[row],
                 tokenizer=self.tokenizer,
+                eos_ids=self._eos_ids,
                 reason=stopper.reasons[row] or "length",
                 logprobs=sampler.logprobs(row, len(tokens[row])) if job.params.logprobs else None,
             )

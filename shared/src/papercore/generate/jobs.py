@@ -1,10 +1,12 @@
 """What every local backend does before and after its model: prompts are checked, texts are read.
 
 job = prepare(place, request, processor, max_context=4096, vocab_size=32_000)
-completion = complete(job, token_ids, tokenizer=tokenizer, reason="stop", logprobs=None)
+completion = complete(
+    job, token_ids, tokenizer=tokenizer, eos_ids=eos_ids, reason="stop", logprobs=None
+)
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from jinja2 import TemplateError
@@ -83,11 +85,16 @@ def complete(
     token_ids: Sequence[int],
     *,
     tokenizer: PreTrainedTokenizerBase,
+    eos_ids: Collection[int],
     reason: FinishReason,
     logprobs: tuple[float, ...] | None,
 ) -> Completion:
-    """The completion of a job whose tokens are there."""
-    text, calls = _written(job, token_ids, tokenizer)
+    """The completion of a job whose tokens are there.
+
+    Args:
+        eos_ids: All that end a sequence; some models end a tool call with one of its own.
+    """
+    text, calls = _written(job, token_ids, tokenizer, eos_ids)
     return Completion(
         id=job.request.id,
         text=text,
@@ -105,12 +112,15 @@ def decode(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int]) -> str:
 
 
 def _written(
-    job: Job, token_ids: Sequence[int], tokenizer: PreTrainedTokenizerBase
+    job: Job,
+    token_ids: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    eos_ids: Collection[int],
 ) -> tuple[str, tuple[ToolCall, ...]]:
     if job.request.tools is None:
         return cut_at_stop(decode(tokenizer, token_ids), job.params.stop), ()
     # The marks of a call may be special tokens, so these stay in the text that is read for calls.
-    kept = token_ids[:-1] if token_ids and token_ids[-1] == tokenizer.eos_token_id else token_ids
+    kept = token_ids[:-1] if token_ids and token_ids[-1] in eos_ids else token_ids
     text = cut_at_stop(str(tokenizer.decode(list(kept))), job.params.stop)
     prompt = str(tokenizer.decode(list(job.prompt.token_ids)))
     return read_calls(tokenizer, text, prompt=prompt, tools=job.request.tools)

@@ -173,6 +173,7 @@ class VLLMGenerator:
             job,
             token_ids,
             tokenizer=self.tokenizer,
+            eos_ids=self._eos_ids,
             reason=cast("FinishReason", made.finish_reason),
             logprobs=logprobs,
         )
