@@ -196,6 +196,8 @@ def test_a_finished_run_resumes_to_itself(rotbench, tmp_path):
     before = (run / "records.jsonl").read_bytes()
     code, second, _ = rotbench("eval", *SMALL, "--out", run, "--resume", "--flush-every", "1")
     assert (code, second) == (0, first)
+    code, third, _ = rotbench("eval", *SMALL, "--out", run, "--resume", "--scoring", "official")
+    assert (code, third.split("\n\n")[1]) == (0, first.split("\n\n")[0])
     assert (run / "records.jsonl").read_bytes() == before
 
 
@@ -269,6 +271,9 @@ def test_an_endpoint_gets_the_released_texts_and_greedy_settings(rotbench, tmp_p
     assert [message["role"] for message in body["messages"]] == ["system", "user"]
     for record in by_id(tmp_path / "r").values():
         assert record.data["text"] == CALL
+    notes = json.loads((tmp_path / "r" / "env.json").read_text())["notes"]
+    assert (notes["backend"], notes["endpoint_sent"]) == ("OpenAIGenerator", 12)
+    assert len(notes["prompts"]) == 64
 
 
 def test_native_calls_of_an_endpoint_are_scored_under_their_own_names(rotbench, tmp_path):

@@ -225,7 +225,7 @@ class ExpandConfig(RunConfig):
 class EvalConfig(RunConfig):
     """Settings of `eval`. `limit` takes the first queries, each at every level."""
 
-    how: ClassVar[frozenset[str]] = frozenset({"batch_size", "flush_every"})
+    how: ClassVar[frozenset[str]] = frozenset({"batch_size", "flush_every", "scoring"})
 
     model: str = "baseline:lexical"
     """`baseline:` and `oracle`, `random`, `first` or `lexical`; or a hub id or directory, `vllm:<id

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from papercore.config import RunFlags
 from papercore.errors import GenerationError, ModelError
+from papercore.generate.spend import Spend
 from papercore.generate.types import Completion, Generator, SamplingParams
 from papercore.log import progress
 from papercore.records import Record
@@ -70,6 +71,7 @@ def run(config: EvalConfig, flags: RunFlags) -> int:
             generator = generator or generator_of(config, flags, prompts)
             folder.note(model=config.model, prompts=digest, cases=len(tasks))
             evaluate(folder, generator, tasks, left, config)
+            folder.note(**_facts(generator))
         records = folder.records()
     conclude(out)
     return tell(records, len(tasks), config.scoring, out)
@@ -170,6 +172,18 @@ def _generate(
         if config.mode == "react" and "chat template" in str(error):
             raise ModelError(f"{error}: --prompt-style plain sends prompts") from error
         raise
+
+
+def _facts(generator: Generator) -> dict[str, str | float | None]:
+    """What a backend can say of where it ran and what that cost."""
+    found: dict[str, str | float | None] = {"backend": type(generator).__name__}
+    model, spend = getattr(generator, "model", None), getattr(generator, "spend", None)
+    for name in ("device", "dtype"):
+        if hasattr(model, name):
+            found[name] = str(getattr(model, name))
+    if isinstance(spend, Spend):
+        found |= {f"endpoint_{name}": value for name, value in spend.model_dump().items()}
+    return found
 
 
 def _model_name(config: EvalConfig) -> str:
