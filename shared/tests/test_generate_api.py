@@ -452,6 +452,22 @@ def test_a_limit_per_minute_spreads_the_attempts():
     assert clock.slept == pytest.approx([2.0, 2.0, 2.0])
 
 
+def test_a_limit_per_minute_holds_over_several_calls():
+    clock = FakeClock()
+    with stub_endpoint() as stub:
+        made = generator(stub, clock, requests_per_minute=60)
+        for request in chats(4):
+            made.generate([request])
+    assert clock.time - 100.0 == pytest.approx(3.0)
+
+
+def test_failures_count_over_several_calls_and_an_answer_ends_them():
+    with stub_endpoint([Answer(status=500)] * 3 + [chat("x")] * 9) as stub:
+        made = generator(stub, max_retries=0, give_up_after=3)
+        kinds = [[one.error_kind for one in made.generate(chats(2))] for _ in range(3)]
+    assert kinds == [["transport"] * 2, ["transport", "skipped"], [None, None]]
+
+
 def test_a_pause_holds_everybody_back():
     clock = FakeClock()
     pace = Pace(clock, None)

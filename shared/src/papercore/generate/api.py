@@ -55,8 +55,6 @@ class _Call:
     """One call of `generate`: what its workers share."""
 
     client: AsyncOpenAI
-    pace: Pace
-    breaker: Breaker
     deadline: float | None
     samples: Counter[str] = field(default_factory=Counter)
     """How often each body has come up, so that equal requests are different samples."""
@@ -117,6 +115,9 @@ class OpenAIGenerator:
         self._count_tokens = count_tokens
         self._clock: Clock = clock or SystemClock()
         self._cache = None if self.config.cache is None else ReplyCache(self.config.cache)
+        # Callers may send a few requests per call: limits do not begin anew with each.
+        self._pace = Pace(self._clock, self.config.requests_per_minute)
+        self._breaker = Breaker(self.config.give_up_after)
         self._dice = random.Random(seed)
         self._warned: set[str] = set()
 
@@ -150,11 +151,10 @@ class OpenAIGenerator:
     async def _call(self) -> AsyncIterator[_Call]:
         now = self._clock.now()
         limit = self.config.deadline_s
+        self._breaker.close()
         async with self.access.client(self.config) as client:
             yield _Call(
                 client=client,
-                pace=Pace(self._clock, self.config.requests_per_minute),
-                breaker=Breaker(self.config.give_up_after),
                 deadline=None if limit is None else now + limit,
             )
 
@@ -199,11 +199,11 @@ class OpenAIGenerator:
         try:
             reply = await self._attempts(call, ask)
         except _FaultError as error:
-            call.breaker.failure(error.fault)
+            self._breaker.failure(error.fault)
             return _failed(request, error.fault.problem, error.fault.kind)
         except OverBudget as error:
             return _failed(request, str(error), "budget")
-        call.breaker.success()
+        self._breaker.success()
         self._note(request, reply)
         if self._cache is not None and reply.completion.finish_reason != "error":
             kept = CachedReply(
@@ -226,7 +226,7 @@ class OpenAIGenerator:
         while True:
             await self._hold(ask.cost)
             try:
-                await call.pace.turn()
+                await self._pace.turn()
                 timeout_s = self._time_left(call)
             except BaseException:
                 self.ledger.release(ask.cost)
@@ -237,11 +237,11 @@ class OpenAIGenerator:
                 return outcome
             wait_s = backoff(attempt, outcome, self._dice)
             last = not outcome.again or attempt > self.config.max_retries
-            if last or call.breaker.problem is not None or self._too_late(call, wait_s):
+            if last or self._breaker.problem is not None or self._too_late(call, wait_s):
                 tries = f" (attempt {attempt})" if attempt > 1 else ""
                 raise _FaultError(replace(outcome, problem=outcome.problem + tries))
             if outcome.wait_s is not None:
-                call.pace.pause(min(outcome.wait_s, wait_s))
+                self._pace.pause(min(outcome.wait_s, wait_s))
             logger.info("trying again in %.1f s: %s", wait_s, outcome.problem)
             self.ledger.count(retried=1)
             await self._clock.sleep(wait_s)
@@ -257,8 +257,8 @@ class OpenAIGenerator:
         Raises:
             _FaultError: Nothing more is to be sent.
         """
-        if call.breaker.problem is not None:
-            problem = f"not sent, the endpoint failed before: {call.breaker.problem}"
+        if self._breaker.problem is not None:
+            problem = f"not sent, the endpoint failed before: {self._breaker.problem}"
             raise _FaultError(Fault("skipped", problem))
         if call.deadline is None:
             return self.config.timeout_s

@@ -97,6 +97,11 @@ class Breaker:
         self.problem: str | None = None
         """Why it is open, if it is."""
 
+    def close(self) -> None:
+        """Gives the endpoint another chance; what failed before still counts."""
+        with self._lock:
+            self.problem = None
+
     def success(self) -> None:
         """The endpoint answered."""
         with self._lock:
@@ -119,20 +124,23 @@ class Pace:
 
     def __init__(self, clock: Clock, requests_per_minute: float | None) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._interval_s = 60.0 / requests_per_minute if requests_per_minute else 0.0
         self._next = clock.now()
 
     async def turn(self) -> None:
         """Waits until the next attempt may be made."""
-        now = self._clock.now()
-        start = max(now, self._next)
-        self._next = start + self._interval_s
+        with self._lock:
+            now = self._clock.now()
+            start = max(now, self._next)
+            self._next = start + self._interval_s
         if start > now:
             await self._clock.sleep(start - now)
 
     def pause(self, seconds: float) -> None:
         """Holds back all attempts that have not had their turn."""
-        self._next = max(self._next, self._clock.now() + seconds)
+        with self._lock:
+            self._next = max(self._next, self._clock.now() + seconds)
 
 
 def backoff(attempt: int, fault: Fault, dice: random.Random) -> float:
