@@ -73,7 +73,8 @@ def run(config: EvalConfig, flags: RunFlags) -> int:
             evaluate(folder, generator, tasks, left, config)
             folder.note(**_facts(generator))
         records = folder.records()
-    conclude(out)
+    if left or not (out / "report.html").exists():
+        conclude(out)
     return tell(records, len(tasks), config.scoring, out)
 
 

@@ -39,7 +39,7 @@ EVAL: Mapping[str, EvalConfig] = MappingProxyType(
         "modern": EvalConfig(model="vllm:Qwen/Qwen2.5-7B-Instruct", data="released"),
     }
 )
-"""Presets of `rotbench eval`; the other models of the paper are in `rotbench info --recipe paper`."""
+"""Presets of `rotbench eval`; `rotbench info --recipe paper` has the paper's other models."""
 
 AUGMENT: Mapping[str, AugmentConfig] = MappingProxyType(
     {
