@@ -10,7 +10,7 @@ from rotbench.cases import HALVES, NOISY_LEVELS
 from rotbench.config import NoiseRules
 from rotbench.extras import recased, typos
 from rotbench.foreign import disturb_tools
-from rotbench.noise import disturb
+from rotbench.noise import added_schema, disturb
 from rotbench.rewrite import restore
 
 COMBINATIONS = [(level, half) for level in NOISY_LEVELS for half in HALVES[level]]
@@ -70,6 +70,16 @@ def test_typos_keep_the_letters_and_the_ends_of_words():
         assert (old[0], old[-1], sorted(old)) == (new[0], new[-1], sorted(new))
         swapped += old != new
     assert 5 <= swapped <= 40
+
+
+def test_typos_spare_the_value_that_an_added_parameter_orders(clean):
+    rules = NoiseRules(addendum=1.0, addendum_value=40, extra=("description",))
+    for case in clean:
+        noised = disturb(case, "heavy", "parameter", rules=rules)
+        for tool, change in zip(noised.case.tools, noised.changes.tools, strict=True):
+            if change.addendum is not None:
+                schema = tool.parameters[change.addendum.name]
+                assert schema == added_schema(change.addendum)
 
 
 @pytest.mark.parametrize(("level", "half"), COMBINATIONS)

@@ -47,11 +47,17 @@ def typos(text: str, draw: Draw) -> str:
     return _WORD.sub(swap, text)
 
 
-def with_typos(tool: Tool, draw: Draw) -> Tool:
-    """The tool with typos in its description and those of its parameters."""
+def with_typos(tool: Tool, draw: Draw, *, spared: str | None = None) -> Tool:
+    """The tool with typos in its description and those of its parameters.
+
+    Args:
+        tool: As the noise left it.
+        draw: Random numbers.
+        spared: A parameter that the noise added: its description orders a value, letter by letter.
+    """
     parameters = {
         name: {**schema, "description": typos(text, draw)}
-        if isinstance(text := schema.get("description"), str)
+        if name != spared and isinstance(text := schema.get("description"), str)
         else schema
         for name, schema in tool.parameters.items()
     }

@@ -93,7 +93,10 @@ def disturb(
     noised = _applied(case, naming.changes(level, half, drawn), plain=not naming.strict)
     if "description" in rules.extra:
         draw = _draw(seed, case.key, level, half, "description")
-        tools = tuple(with_typos(tool, draw) for tool in noised.case.tools)
+        tools = tuple(
+            with_typos(tool, draw, spared=change.addendum and change.addendum.name)
+            for tool, change in zip(noised.case.tools, noised.changes.tools, strict=True)
+        )
         noised = replace(noised, case=replace(noised.case, tools=tools))
     return noised
 
