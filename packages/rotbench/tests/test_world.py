@@ -102,11 +102,11 @@ def test_names_follow_by_place_as_the_noise_itself_renames_calls(seed, cell):
     cases = episode(seed)
     noised = disturb(cases[0], *cell, seed=seed, rules=world.RULES)
     for case in cases:
-        renamed = world.rename_by_place(case, noised.case.tools)
+        renamed = world.rename_by_place(case, noised.case)
         assert renamed.golds == (rename_call(case.golds[0], noised.changes),)
         assert list(renamed.golds[0].arguments.values()) == list(case.golds[0].arguments.values())
         assert renamed.clean == case
-    assert world.rename_by_place(cases[0], noised.case.tools).golds == noised.case.golds
+    assert world.rename_by_place(cases[0], noised.case) == noised.case
 
 
 @pytest.mark.parametrize("level", NOISY_LEVELS)

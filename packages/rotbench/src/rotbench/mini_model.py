@@ -159,8 +159,8 @@ def episodes(recipe: Recipe, step: int) -> list[tuple[Case, ...]]:
     seed = fan_out(recipe.base.seed, "rotbench/tune/noise")
     noisy = []
     for cases, (level, half) in zip(clean, drawn, strict=True):
-        tools = disturb(cases[0], level, half, seed=seed, rules=RULES).case.tools
-        noisy.append(tuple(rename_by_place(case, tools) for case in cases))
+        first = disturb(cases[0], level, half, seed=seed, rules=RULES).case
+        noisy.append(tuple(rename_by_place(case, first) for case in cases))
     return noisy
 
 

@@ -110,17 +110,23 @@ def draw_records(rng: random.Random, count: int) -> tuple[list[str], list[bool]]
     return tokens, known
 
 
-def rename_by_place(case: Case, tools: Sequence[Tool]) -> Case:
-    """A case of an environment whose tools have got other names: its call follows by place.
+def rename_by_place(case: Case, disturbed: Case) -> Case:
+    """A clean case as it is in the disturbed version of its environment: its call follows by place.
 
     Noise moves names over definitions and never moves a definition.
     """
     call = case.golds[0]
     place = [tool.name for tool in case.tools].index(call.name)
-    old, new = case.tools[place], tools[place]
+    old, new = case.tools[place], disturbed.tools[place]
     names = dict(zip(old.parameters, new.parameters, strict=True))
     arguments = {names[key]: value for key, value in call.arguments.items()}
-    return replace(case, tools=tuple(tools), golds=(Call(new.name, arguments),), origin=case.clean)
+    return replace(
+        case,
+        key=disturbed.key,
+        tools=disturbed.tools,
+        golds=(Call(new.name, arguments),),
+        origin=None if disturbed.origin is None else case,
+    )
 
 
 def prompt_tokens(case: Case) -> list[str]:
