@@ -78,6 +78,8 @@ def test_a_directory_is_a_reference_even_with_a_colon(tmp_path):
         ("openai:gpt", "openai:<model>@<base_url>"),
         ("openai:@http://x", "openai:<model>@<base_url>"),
         ("openai:gpt@ftp://x", "http"),
+        ("openai:gpt@https://me:hunter2@host/v1", "openai:gpt has a user"),
+        ("openai:gpt@https://host/v1?key=hunter2", "openai:gpt has a user, a query"),
         ("tiny:", "names no package"),
         ("tiny:../x", "names no package"),
     ],
@@ -86,6 +88,7 @@ def test_bad_references_are_refused_in_one_line(text, reason):
     with pytest.raises(ModelError, match=reason) as caught:
         parse_ref(text)
     assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 @given(st.from_regex(r"(vllm:)?[\w-]{1,8}/[\w-]{1,8}", fullmatch=True))
@@ -143,6 +146,7 @@ def refused(reason, ref, **settings):
     with pytest.raises(ModelError, match=reason) as caught:
         load_model(str(ref), **settings)
     assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
     assert len(str(caught.value)) < 500
 
 

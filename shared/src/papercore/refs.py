@@ -59,15 +59,27 @@ def parse_ref(ref: str) -> ModelRef:
     if scheme == "vllm":
         return ModelRef("vllm", id_or_directory(rest))
     if scheme == "openai":
-        model, _, base_url = rest.rpartition("@")
-        if not model or not base_url.startswith(("http://", "https://")):
-            raise ModelError(f"model {ref!r} is not openai:<model>@<base_url> with an http(s) URL")
-        return ModelRef("openai", model, base_url.rstrip("/"))
+        return _endpoint(rest)
     if scheme == "tiny":
         if not _PACKAGE.fullmatch(rest):
             raise ModelError(f"model {ref!r} names no package: use for instance tiny:longheads")
         return ModelRef("tiny", rest.replace("-", "_"))
     raise ModelError(f"unknown scheme {scheme + ':'!r} in model {ref!r}: use {_FORMS}")
+
+
+def _endpoint(rest: str) -> ModelRef:
+    """`<model>@<base_url>`; a reference is written into run folders, so it must hold no secret."""
+    start = re.search(r"@(?=https?://)", rest)
+    if start is None or not rest[: start.start()]:
+        shown = f"openai:{rest.split('://', 1)[0]}"
+        raise ModelError(f"model {shown!r} is not openai:<model>@<base_url> with an http(s) URL")
+    base_url = rest[start.end() :]
+    if "@" in base_url or "?" in base_url or "#" in base_url:
+        raise ModelError(
+            f"the address of openai:{rest[: start.start()]} has a user, a query or a fragment: "
+            "give the key in an environment variable"
+        )
+    return ModelRef("openai", rest[: start.start()], base_url.rstrip("/"))
 
 
 def directory(name: str) -> Path | None:
