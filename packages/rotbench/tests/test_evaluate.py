@@ -135,6 +135,14 @@ def test_the_oracle_is_right_in_every_mode(rotbench, tmp_path, mode):
         assert all("aliases" in record.data for record in by_id(run).values())
 
 
+def test_settings_of_an_endpoint_that_is_not_asked_are_named(rotbench, tmp_path):
+    code, _, err = rotbench(
+        "eval", "--limit", "1", "--endpoint.budget-tok", "10", "--out", tmp_path / "run"
+    )
+    assert code == 0
+    assert "--endpoint settings are not used" in err
+
+
 def test_limit_takes_whole_queries(rotbench, tmp_path):
     run = tmp_path / "run"
     rotbench("eval", "--turns", "first", "--limit", "2", "--out", run)

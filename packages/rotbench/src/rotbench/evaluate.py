@@ -15,6 +15,7 @@ from pathlib import Path
 
 from papercore.config import RunFlags
 from papercore.errors import GenerationError, ModelError
+from papercore.generate.endpoint import EndpointConfig
 from papercore.generate.spend import Spend
 from papercore.generate.types import Completion, Generator, SamplingParams
 from papercore.log import progress
@@ -96,6 +97,8 @@ def write_prompts(tasks: Sequence[Task], config: EvalConfig) -> list[Prompt]:
 
 def generator_of(config: EvalConfig, flags: RunFlags, prompts: Sequence[Prompt]) -> Generator:
     """The baseline or the backend that the config names."""
+    if not config.model.startswith("openai:") and config.endpoint != EndpointConfig():
+        logger.warning("--endpoint settings are not used: %s is no openai: model", config.model)
     baseline = baseline_of(config.model)
     if baseline is not None:
         return BaselineGenerator(baseline, prompts, mode=config.mode, seed=config.seed)

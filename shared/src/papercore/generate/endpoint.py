@@ -62,7 +62,8 @@ class EndpointConfig(Config):
     price_out: float | None = Field(default=None, ge=0)
     """USD per million generated tokens."""
     budget_tok: int | None = Field(default=None, gt=0)
-    """Most tokens to pay for, prompt and generated together; None sets no limit."""
+    """Most tokens to pay for, prompt and generated together; None sets no limit. Like `budget_usd`
+    it counts from the start of a command: one that resumes has all of it again."""
     budget_usd: float | None = Field(default=None, gt=0)
     """Most money to spend; needs both prices. None sets no limit."""
     cache: Path | None = None
