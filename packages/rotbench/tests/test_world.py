@@ -159,6 +159,14 @@ def test_repeated_strings_are_what_can_be_known(seed):
     assert learnt == "".join(strings[4:])
 
 
+def test_a_usual_name_is_what_clean_names_have_in_common():
+    tokens, known = world.draw_usual_name(random.Random(3))
+    verb, noun, mark, *letters = tokens
+    assert mark == world.CALL
+    assert "".join(letters) == verb[:2] + noun[:2]
+    assert known == [False] * 3 + [True] * 4
+
+
 def test_hashes_are_of_content():
     first, second = episode(0)[:2]
     assert world.content_hash(world.prompt_tokens(first)) == world.content_hash(

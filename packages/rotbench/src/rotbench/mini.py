@@ -59,8 +59,9 @@ BATCH = 100
 LOG_STEPS = 25
 """Training steps from one line of metrics to the next."""
 
-RECIPES_TRIED = 2
-"""Ways to start the base's weights that were compared, by how well the base copies with them."""
+RECIPES_TRIED = 12
+"""Recipes that were compared on texts of their own before this one was chosen, by what both models
+made of them: docs/log.md tells which."""
 
 FEWER_TOKENS = (
     "the same environments, queries and steps; names have another length where they are disturbed"

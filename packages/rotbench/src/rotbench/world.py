@@ -32,6 +32,7 @@ __all__ = [
     "content_hash",
     "draw_episode",
     "draw_records",
+    "draw_usual_name",
     "prompt_tokens",
     "query_tokens",
     "rename_by_place",
@@ -96,7 +97,7 @@ def draw_episode(rng: random.Random, index: int) -> tuple[Case, ...]:
 
 
 def draw_records(rng: random.Random, count: int) -> tuple[list[str], list[bool]]:
-    """Keys with random strings, then the same in another order.
+    """Pairs of words with random strings, then the same in another order.
 
     Returns:
         The tokens, and which of them a model can know: the strings where they stand again.
@@ -108,6 +109,13 @@ def draw_records(rng: random.Random, count: int) -> tuple[list[str], list[bool]]
             tokens += [*key, STRING, *letters]
             known += [False] * (len(key) + 1) + [bool(again)] * len(letters)
     return tokens, known
+
+
+def draw_usual_name(rng: random.Random) -> tuple[list[str], list[bool]]:
+    """What a tool does and what follows from it of its clean name; as `draw_records`."""
+    verb, noun = rng.choice(VERBS), rng.choice(NOUNS)
+    letters = [*_stems(verb, noun)]
+    return [verb, noun, CALL, *letters], [False] * 3 + [True] * len(letters)
 
 
 def rename_by_place(case: Case, disturbed: Case) -> Case:
@@ -185,7 +193,11 @@ def _draw_tool(rng: random.Random, verb: str, noun: str) -> Tool:
 
 
 def _name(rng: random.Random, *words: str) -> str:
-    return "".join(word[:STEM] for word in words) + rng.choice(LETTERS)
+    return _stems(*words) + rng.choice(LETTERS)
+
+
+def _stems(*words: str) -> str:
+    return "".join(word[:STEM] for word in words)
 
 
 def _draw_case(rng: random.Random, index: int, tools: tuple[Tool, ...], place: int) -> Case:
