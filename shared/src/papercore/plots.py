@@ -131,6 +131,10 @@ def bars(into: Path, frame: Frame, groups: Mapping[str, Mapping[str, Estimate]])
         return _save(into, frame, canvas, header, rows)
 
 
+MANY_GROUPS = 7
+"""With more of them, their names are written smaller, so that they stand apart."""
+
+
 def stacked_bars(into: Path, frame: Frame, groups: Mapping[str, Mapping[str, float]]) -> Figure:
     """One bar per group, made of parts.
 
@@ -157,6 +161,8 @@ def stacked_bars(into: Path, frame: Frame, groups: Mapping[str, Mapping[str, flo
             )
             bottoms = [low + height for low, height in zip(bottoms, heights, strict=True)]
         axes.set_xticks(range(len(groups)), list(groups))
+        if len(groups) > MANY_GROUPS:
+            axes.tick_params(axis="x", labelsize="small")
         axes.grid(visible=False, axis="x")
         _limits(axes, frame)
         if labels:

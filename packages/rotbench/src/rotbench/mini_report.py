@@ -221,15 +221,16 @@ def _error_figure(answers: Answers, into: Path) -> Figure:
         "rotbench_wrong_tools",
         "What wrong tools are, where tool names are disturbed",
         "Corrected: a name that no tool has, and that is the clean name or nearer to it than to "
-        "the disturbed one. Swapped: another tool. Format: no call could be read.",
-        x="model, level",
+        "the disturbed one. Swapped: another tool. Format, duplicate keys: arguments that cannot be "
+        "read. C is the clean-only model, R the RoTTuned one.",
+        x="level, model",
         y="share of answers",
         y_range=(0.0, 1.0),
     )
     counted: dict[str, tuple[Counter[str], int]] = {}
     for (name, level), cell in answers.items():
         part = _by_half(cell).get("tool", cell)
-        counted[f"{name}\n{level}"] = (_tool_errors(part), len(part))
+        counted[f"{level}\n{name[0].upper()}"] = (_tool_errors(part), len(part))
     kinds = sum((kinds for kinds, _ in counted.values()), Counter[str]())
     order = sorted(kinds, key=lambda kind: (kind != CORRECTED, -kinds[kind], kind))
     groups = {
