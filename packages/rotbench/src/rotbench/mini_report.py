@@ -221,8 +221,8 @@ def _error_figure(answers: Answers, into: Path) -> Figure:
         "rotbench_wrong_tools",
         "What wrong tools are, where tool names are disturbed",
         "Corrected: a name that no tool has, and that is the clean name or nearer to it than to "
-        "the disturbed one. Swapped: another tool. Format, duplicate keys: arguments that cannot be "
-        "read. C is the clean-only model, R the RoTTuned one.",
+        "the disturbed one. Swapped: another tool. Format, duplicate keys: arguments that cannot "
+        "be read. C is the clean-only model, R the RoTTuned one.",
         x="level, model",
         y="share of answers",
         y_range=(0.0, 1.0),
