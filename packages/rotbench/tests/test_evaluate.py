@@ -143,6 +143,23 @@ def test_settings_of_an_endpoint_that_is_not_asked_are_named(rotbench, tmp_path)
     assert "--endpoint settings are not used" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "naming"),
+    [
+        (("--noise-seeds", "0", "1"), "--noise-seeds"),
+        (("--rules.share", "0.9"), "--rules"),
+        (("--noise", "fresh", "--rules.share", "0.9"), None),
+    ],
+)
+def test_settings_of_fresh_noise_that_is_not_made_are_named(rotbench, tmp_path, words, naming):
+    code, _, err = rotbench("eval", "--limit", "1", *words, "--out", tmp_path / "run")
+    assert code == 0
+    if naming is None:
+        assert err == ""
+    else:
+        assert f"{naming} is not used: --noise fresh makes new noise" in err
+
+
 def test_limit_takes_whole_queries(rotbench, tmp_path):
     run = tmp_path / "run"
     rotbench("eval", "--turns", "first", "--limit", "2", "--out", run)

@@ -144,6 +144,25 @@ def test_a_failed_request_is_an_error_of_its_sample(tmp_path):
     assert log.results.completed_samples == 0
 
 
+@pytest.mark.slow
+def test_arguments_that_inspect_cannot_read_are_no_empty_arguments(sample_cases):
+    """inspect puts `{}` for them, which would be right for a tool that wants nothing."""
+    from inspect_ai.model import ChatMessageAssistant, ModelOutput
+    from inspect_ai.model._call_tools import parse_tool_call
+
+    from rotbench.inspect_task import _answer
+    from rotbench.prompts import write_prompt
+
+    prompt = write_prompt(sample_cases[0], mode="native")
+    name = prompt.toolbox.specs[0].name
+    call = parse_tool_call("1", name, '{"city":')
+    assert (call.arguments, call.parse_error is None) == ({}, False)
+    output = ModelOutput.from_message(ChatMessageAssistant(content="", tool_calls=[call]))
+    answer = _answer(prompt, output)
+    assert answer.tool_calls[0][1] == '{"city":'
+    assert grade(prompt.case, answer, "native").error == "format"
+
+
 def test_only_runs_of_eval_and_score_become_logs(tmp_path):
     from papercore.errors import DataError
     from rotbench.inspect_task import export_log

@@ -151,6 +151,7 @@ def test_failed_requests_of_a_run_stay_failed(score, evaluated, tmp_path):
     code, _, err, folder = score(path)
     assert code == 1
     assert "1 requests failed" in err
+    assert "--resume" not in err, "score sends nothing, so there is nothing to try again"
     assert len(scores(folder)) == 111
 
 
@@ -239,6 +240,15 @@ def test_compare_tests_two_runs_pair_by_pair(rotbench, evaluated, tmp_path):
     cf = next(row for row in rows if row.startswith("first,fixed,cf clean"))
     wrong = sum(not f["cf"] for name, (f, _, _) in scores(evaluated).items() if "/clean/" in name)
     assert f"+{100 * wrong / 14:.2f} [" in cf
+
+
+def test_compare_warns_of_equal_ids_that_are_other_cases(rotbench, tmp_path):
+    words = ("eval", "--noise", "fresh", "--levels", "slight", "--turns", "first", "--limit", "2")
+    for name, share in (("half", "0.5"), ("all", "1.0"), ("again", "0.5")):
+        rotbench(*words, "--rules.share", share, "--out", tmp_path / name)
+    _, _, err = rotbench("compare", tmp_path / "half", tmp_path / "all")
+    assert "equal ids may be other cases" in err
+    assert rotbench("compare", tmp_path / "half", tmp_path / "again")[2] == ""
 
 
 def test_compare_refuses_what_has_nothing_in_common(rotbench, evaluated, tmp_path):

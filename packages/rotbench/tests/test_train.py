@@ -186,7 +186,11 @@ def test_a_killed_run_resumes_to_the_same_weights(config, tmp_path, monkeypatch)
     assert whole.keys() == killed.keys()
     assert all(torch.equal(whole[key], killed[key]) for key in whole)
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    (tmp_path / "whole" / "report.html").unlink()
     assert run(config(), RunFlags(out=tmp_path / "whole", resume=True)) == 0
+    assert (tmp_path / "whole" / "report.html").is_file()
+    with pytest.raises(ConfigError, match="holds another run"):
+        run(config(learning_rate=1e-3), RunFlags(out=tmp_path / "whole", resume=True))
 
 
 def test_accumulated_batches_learn_as_one_big_batch(config, tmp_path):

@@ -31,7 +31,9 @@ def run(config: CompareConfig, flags: RunFlags) -> int:
     """
     ours, theirs = _records(config.ours), _records(config.theirs)
     if _data(config.ours) != _data(config.theirs):
-        logger.warning("the runs were not given the same files: equal ids may be other cases")
+        logger.warning(
+            "the runs were not given the same files and noise: equal ids may be other cases"
+        )
     for path, records in ((config.ours, ours), (config.theirs, theirs)):
         models = ", ".join(sorted({str(record.data["model"]) for record in records}))
         say(f"{path}: {models}, {len(records)} scored cases")
@@ -79,9 +81,12 @@ def _records(folder: Path) -> list[Record]:
     return [r for r in read_records(folder / "records.jsonl") if r.status == "ok"]
 
 
-def _data(folder: Path) -> str:
-    """The hash of the files that a run read."""
-    return (read_identity(folder).data_hash or "").partition(",")[0]
+def _data(folder: Path) -> tuple[str, object]:
+    """The hash of the files that a run read, and the rules of noise that it made itself."""
+    identity = read_identity(folder)
+    fresh = identity.config.get("noise") == "fresh"
+    files = (identity.data_hash or "").partition(",")[0]
+    return files, identity.config.get("rules") if fresh else None
 
 
 def _cell(cell: str | float) -> str:

@@ -52,6 +52,7 @@ def run(config: EvalConfig, flags: RunFlags) -> int:
     """
     out = flags.out or FOLDER
     check_folder(out, flags)
+    _warn_of_unused(config)
     tasks, data_hash = plan(config)
     prompts = write_prompts(tasks, config)
     # Before the folder is made, so that a model that does not load leaves nothing behind.
@@ -97,8 +98,6 @@ def write_prompts(tasks: Sequence[Task], config: EvalConfig) -> list[Prompt]:
 
 def generator_of(config: EvalConfig, flags: RunFlags, prompts: Sequence[Prompt]) -> Generator:
     """The baseline or the backend that the config names."""
-    if not config.model.startswith("openai:") and config.endpoint != EndpointConfig():
-        logger.warning("--endpoint settings are not used: %s is no openai: model", config.model)
     baseline = baseline_of(config.model)
     if baseline is not None:
         return BaselineGenerator(baseline, prompts, mode=config.mode, seed=config.seed)
@@ -133,8 +132,15 @@ def evaluate(
             folder.count(cases=1, tokens=completion.usage.completion_tokens)
 
 
-def tell(records: Sequence[Record], num_cases: int, headline: Scorer, out: Path) -> int:
-    """Prints the table of scores, and what failed; gives the exit code."""
+def tell(
+    records: Sequence[Record],
+    num_cases: int,
+    headline: Scorer,
+    out: Path,
+    *,
+    advice: str = "--resume tries them again",
+) -> int:
+    """Prints the table of scores, and what failed and what to do then; gives the exit code."""
     for line in level_lines(records, headline):
         sys.stdout.write(f"{line}\n")
     failed = [record for record in records if record.status == "error"]
@@ -143,10 +149,21 @@ def tell(records: Sequence[Record], num_cases: int, headline: Scorer, out: Path)
         first = f"; first: {failed[0].id}: {failed[0].error}" if failed else ""
         sys.stderr.write(
             f"NOT ALL SCORED: {len(failed)} requests failed and {unsent} were not sent, of "
-            f"{num_cases}; no score counts them{first}\n--resume tries them again\n"
+            f"{num_cases}; no score counts them{first}\n{advice}\n"
         )
     sys.stdout.write(f"report: {out / 'report.html'}\n")
     return EXIT_FAILED if failed or unsent else EXIT_DONE
+
+
+def _warn_of_unused(config: EvalConfig) -> None:
+    """Names settings that were given for nothing."""
+    if not config.model.startswith("openai:") and config.endpoint != EndpointConfig():
+        logger.warning("--endpoint settings are not used: %s is no openai: model", config.model)
+    if config.noise == "stored":
+        usual = EvalConfig()
+        for option, name in (("--noise-seeds", "noise_seeds"), ("--rules", "rules")):
+            if getattr(config, name) != getattr(usual, name):
+                logger.warning("%s is not used: --noise fresh makes new noise", option)
 
 
 def _is_left(prompt: Prompt, folder: Run) -> bool:

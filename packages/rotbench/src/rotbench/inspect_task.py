@@ -233,9 +233,19 @@ def _answer(prompt: Prompt, output: ModelOutput) -> Answer:
     if prompt.toolbox is None:
         return Answer(output.completion)
     made = output.message.tool_calls or [] if output.choices else []
-    calls = [(call.function, json.dumps(call.arguments, ensure_ascii=False)) for call in made]
+    calls = [(call.function, _arguments(call)) for call in made]
     calls = calls or calls_in(output.completion)
     return Answer(output.completion, tuple(prompt.toolbox.restored(call) for call in calls))
+
+
+def _arguments(call: ToolCall) -> str:
+    """As the model wrote them where inspect could not read them, and put an empty object instead.
+
+    Its message has them between two blank lines.
+    """
+    if call.parse_error is None:
+        return json.dumps(call.arguments, ensure_ascii=False)
+    return call.parse_error.partition("\n\n")[2].rpartition("\n\n")[0] or call.parse_error
 
 
 def _score(graded: Grade) -> Score:

@@ -21,6 +21,7 @@ from rotbench.tasks import Task, order
 __all__ = ["run", "score"]
 
 FOLDER = Path("runs") / "rotbench-score"
+ADVICE = "their answers are missing in the file: ask for them where it comes from, and score again"
 
 
 def run(config: ScoreConfig, flags: RunFlags) -> int:
@@ -52,7 +53,7 @@ def run(config: ScoreConfig, flags: RunFlags) -> int:
                 folder.append(score(task, given[task.name], config))
         records = folder.records()
     conclude(out)
-    return tell(records, len(tasks), config.scoring, out)
+    return tell(records, len(tasks), config.scoring, out, advice=ADVICE)
 
 
 def score(task: Task, answer: Answer | str, config: ScoreConfig) -> Record:

@@ -24,7 +24,7 @@ from pydantic import JsonValue
 from papercore.config import RunFlags
 from papercore.records import Record, read_records
 from papercore.report import conclude
-from papercore.runs import Run, check_folder
+from papercore.runs import Run, check_folder, read_identity
 from rotbench.augment_command import paths_of
 from rotbench.config import TrainConfig
 from rotbench.terminal import say, shown
@@ -58,6 +58,11 @@ def run(config: TrainConfig, flags: RunFlags) -> int:
         check_folder(out, flags)
     paths = paths_of(config.data)
     if flags.resume and _finished(out):
+        if writes:
+            # Refuses other settings. The data are not encoded once more: that takes the tokenizer.
+            _open(out, config, flags, read_identity(out).data_hash).close()
+            if not (out / "report.html").exists():
+                conclude(out)
         say(f"{shown(str(out))} is finished")
         return 0
     # trl reports its use to a server of its makers; we send nothing that nobody asked for.
@@ -70,7 +75,7 @@ def run(config: TrainConfig, flags: RunFlags) -> int:
 
     model, tokenizer = load_base(config, flags.device)
     data = read_training_set(paths, tokenizer, config)
-    opening = _open(out, config, flags, data) if writes else nullcontext()
+    opening = _open(out, config, flags, data.data_hash) if writes else nullcontext()
     with opening as opened:
         if opened is not None:
             opened.note(**describe(model))
@@ -84,13 +89,13 @@ def run(config: TrainConfig, flags: RunFlags) -> int:
     return EXIT_LEFT_OUT if data.problems else 0
 
 
-def _open(out: Path, config: TrainConfig, flags: RunFlags, data: TrainingSet) -> Run:
+def _open(out: Path, config: TrainConfig, flags: RunFlags, data_hash: str | None) -> Run:
     return Run.open(
         *(out, config, flags),
         package="rotbench",
         version=metadata.version("rotbench"),
         verb="train",
-        data_hash=data.data_hash,
+        data_hash=data_hash,
     )
 
 
