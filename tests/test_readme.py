@@ -86,6 +86,16 @@ def test_console_blocks_run_and_show_what_the_page_shows(
             assert matches(step.expected, done.stdout), f"$ {step.command}\n{done.stdout}"
 
 
+@pytest.mark.parametrize("page", params("console"))
+def test_commands_of_console_blocks_parse(page):
+    """In seconds, so that a quote which is not closed is not left to the slow test above."""
+    for step in (step for block in blocks(page, "console") for step in steps(block)):
+        done = subprocess.run(
+            ["bash", "-n"], input=step.command, text=True, capture_output=True, check=False
+        )
+        assert done.returncode == 0, f"$ {step.command}\n{done.stderr}"
+
+
 @pytest.mark.parametrize("page", params("bash"))
 def test_bash_blocks_parse(page, command):
     for block in blocks(page, "bash"):
