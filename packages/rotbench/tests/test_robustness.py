@@ -131,6 +131,15 @@ def test_a_level_alone_or_without_clean_is_not_compared():
     assert model_tests([], [], "fixed") == []
 
 
+def test_a_level_that_shares_no_query_with_clean_is_no_comparison():
+    """Its difference would be no number, and its p of 1 would make Holm's others larger."""
+    falls = run(lambda key: key.level == "clean", 12, ("clean", "medium"))
+    failed = [one for one in run(lambda _: True, 24, ("slight",)) if one.data["index"] >= 12]
+    found = level_tests([*falls, *failed], "fixed", "ts")
+    assert [test.name for test in found] == ["medium - clean"]
+    assert found[0].holm == found[0].p_value
+
+
 def test_equal_levels_are_not_different():
     for test in level_tests(run(lambda key: True, 10), "fixed", "ts"):
         assert (test.difference.value, test.p_value, test.holm) == (0.0, 1.0, 1.0)

@@ -155,6 +155,18 @@ def test_failed_requests_of_a_run_stay_failed(score, evaluated, tmp_path):
     assert len(scores(folder)) == 111
 
 
+def test_the_other_scorer_may_come_first_in_a_resumed_run(rotbench, evaluated, tmp_path):
+    words = ("score", evaluated, "--data", "sample", "--turns", "first", "--out", tmp_path / "run")
+    _, first, _ = rotbench(*words)
+    code, again, _ = rotbench(*words, "--resume", "--scoring", "official")
+    assert (code, again.split("\n\n")[1]) == (0, first.split("\n\n")[0])
+
+
+def test_answers_to_other_data_than_the_default_are_told_of_the_option(rotbench, evaluated):
+    _, _, err = rotbench("score", evaluated, "--data", "sample")
+    assert "or give the --data that were answered" in err
+
+
 def test_missing_and_extra_answers_are_named(score, first, tmp_path):
     path = write_lines(tmp_path / "answers.jsonl", first[2:])
     with path.open("a") as file:

@@ -66,8 +66,8 @@ def _belongs(key: str, chosen: set[tuple[Turn, Level]], path: Path) -> bool:
 def _complaints(missing: Sequence[str], extra: Sequence[str]) -> Iterator[str]:
     if missing:
         yield (
-            f"{len(missing)} cases have no answer ({_some(missing)}): add them, or narrow --turns "
-            "and --levels"
+            f"{len(missing)} cases have no answer ({_some(missing)}): add them, narrow --turns "
+            "and --levels, or give the --data that were answered"
         )
     if extra:
         yield f"{len(extra)} answers are to no case of these data ({_some(extra)})"

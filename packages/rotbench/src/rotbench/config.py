@@ -281,6 +281,8 @@ class EvalConfig(RunConfig):
 class ScoreConfig(Config):
     """Settings of `score`."""
 
+    how: ClassVar[frozenset[str]] = frozenset({"scoring"})
+
     answers: tyro.conf.Positional[Path]
     """records.jsonl of a run; a JSONL of `{"key", "text"}`; or results in the official layout, a
     file or a folder of `First_Turn/clean.json` and so on."""

@@ -206,10 +206,12 @@ def sign_flip(differences: Sequence[Fraction]) -> float:
 def _compared(
     pairs: Mapping[str, tuple[Mapping[str, Fraction], Mapping[str, Fraction]]],
 ) -> list[Comparison]:
-    """One family of comparisons, in the given order."""
+    """One family of comparisons, in the given order; without those that share no query."""
     found: list[tuple[str, Estimate, float, int]] = []
     for name, (a, b) in pairs.items():
         common = sorted(a.keys() & b.keys())
+        if not common:
+            continue
         difference = paired_difference(
             [float(a[query]) for query in common], [float(b[query]) for query in common]
         )
