@@ -217,6 +217,20 @@ def test_the_public_way_to_wrap_an_agent():
         rotbench.nothing  # noqa: B018
 
 
+@pytest.mark.parametrize(("level", "half"), [("slight", "tool"), ("slight", "parameter"),
+                                             ("heavy", "tool")])  # fmt: skip
+def test_own_tools_are_never_left_as_they_were(level, half):
+    """No call of theirs is known that would have to change, and half of the names may draw 0."""
+    names = {"city": {"type": "string"}, "to": {"type": "string"}}
+    tools = [
+        {"name": name, "description": name, "parameters": {"type": "object", "properties": names}}
+        for name in ("get_weather", "send_email")
+    ]
+    assert all(disturb_tools(tools, level, half, seed=seed)[0] != tools for seed in range(40))
+    alone, _ = disturb_tools(tools[:1], "heavy", "tool")
+    assert alone == tools[:1], "there is nothing to exchange"
+
+
 @pytest.mark.parametrize(
     ("document", "message"),
     [

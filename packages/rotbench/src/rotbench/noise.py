@@ -42,6 +42,10 @@ __all__ = [
 
 DEFAULT_RULES = NoiseRules()
 
+MAX_DRAWS = 32
+"""Draws of `strict` noise on tools without an accepted call, none of which has to change, until one
+changes a name. A list of one tool has nothing to exchange: it stays as it is."""
+
 _DRAWN: tuple[Level, ...] = ("slight", "medium", "heavy")
 _ORDER = 'Always give this parameter, and always set it to "{}".'
 
@@ -75,9 +79,23 @@ def disturb(
         raise ConfigError(f"case {case.key} is disturbed already: disturb its .clean")
     if level == "clean":
         return Noised(case, Changes(level, half, tuple(_same(tool) for tool in case.tools)))
+    noised = _drawn(case, level, half, seed, rules)
+    if rules.mode == "official" or case.golds:
+        return noised
+    for attempt in range(1, MAX_DRAWS):
+        if _renames(noised.changes):
+            break
+        noised = _drawn(case, level, half, seed, rules, f"/{attempt}")
+    return noised
+
+
+def _drawn(
+    case: Case, level: Level, half: Half, seed: int, rules: NoiseRules, attempt: str = ""
+) -> Noised:
+    """One draw of the noise."""
     if "order" in rules.extra:
         case = reordered(case, _draw(seed, case.key, level, half, "order"))
-    naming = Naming(case, rules, _draw(seed, case.key, level, half))
+    naming = Naming(case, rules, _draw(seed, case.key, level, half, attempt))
     drawn: tuple[Level, ...] = ()
     if level == "union":
         drawn = (_DRAWN[below(naming.draw, 3)],)
@@ -99,6 +117,14 @@ def disturb(
         )
         noised = replace(noised, case=replace(noised.case, tools=tools))
     return noised
+
+
+def _renames(changes: Changes) -> bool:
+    """Whether any name is another one, or new."""
+    return any(
+        tool.new != tool.old or tool.addendum or any(one.new != one.old for one in tool.parameters)
+        for tool in changes.tools
+    )
 
 
 def _draw(seed: int, key: CaseKey, level: Level, half: Half, purpose: str = "") -> Draw:
