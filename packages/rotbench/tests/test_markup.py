@@ -74,6 +74,18 @@ def test_several_calls_come_in_their_order():
         assert calls_in(text) == [("f0", "{}"), ("f1", "{}"), ("f2", "{}")]
 
 
+def test_a_call_that_was_only_thought_of_does_not_count():
+    thought = '<think>or <tool_call>{"name": "g", "arguments": {}}</tool_call>?</think>\n'
+    for call in (
+        '<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>',
+        '{"name": "f", "parameters": {"x": 1}}',
+    ):
+        assert calls_in(thought + call) == ONE
+    assert calls_in('{"name": "f", "parameters": {"x": "</think>"}}') == [
+        ("f", '{"x": "</think>"}')
+    ]
+
+
 def test_many_calls_are_cut_off():
     for text in (
         '<tool_call>{"name": "f"}</tool_call>' * 500,

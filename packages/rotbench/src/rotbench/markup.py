@@ -33,11 +33,17 @@ def calls_in(text: str) -> list[RawCall]:
     """Calls in a text, in order; none if it has no markup that is known."""
     text = text[:MAX_TEXT]
     found: list[RawCall] = []
-    for call in _hermes(text) or _mistral(text) or _llama(text):
+    # What follows the reasoning comes first: a call in there may only have been thought of.
+    said = text.rpartition("</think>")[2]
+    for call in _marked(said) or _marked(text):
         found.append(call)
         if len(found) == MAX_CALLS:
             break
     return found
+
+
+def _marked(text: str) -> list[RawCall]:
+    return _hermes(text) or _mistral(text) or _llama(text)
 
 
 def _hermes(text: str) -> list[RawCall]:
