@@ -24,7 +24,7 @@ from rotbench.mini_model import (
     tune_row,
 )
 from rotbench.quotas import cells
-from rotbench.world import CALL, answer_tokens, prompt_tokens
+from rotbench.world import answer_tokens, prompt_tokens
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +52,6 @@ def test_accuracy_is_measured_on_texts_of_its_own():
     trained = {tuple(t) for step in range(recipe.steps) for t, _ in record_rows(recipe, step)}
     checked = [tuple(tokens) for tokens, _ in record_rows(recipe, CHECK)]
     assert not trained & set(checked)
-
-
-def test_some_texts_of_the_base_end_with_a_usual_name_but_none_that_measures():
-    recipe = BaseRecipe()
-    rows = [tokens for step in range(40) for tokens, _ in record_rows(recipe, step)]
-    share = sum(CALL in tokens for tokens in rows) / len(rows)
-    assert abs(share - recipe.usual_names) < 0.04
-    assert not any(CALL in tokens for tokens, _ in record_rows(recipe, CHECK))
 
 
 @pytest.mark.parametrize("step", [0, 7])

@@ -11,7 +11,7 @@ from rotbench.cases import HALVES, LEVELS, NOISY_LEVELS
 TOOLS = ("corrected_tool", "corrected_other", "invented_tool", "swapped_tool", "format")
 
 
-def answer(model, level, half, index, ts=True, *, error="wrong_value", near=False, pi=None):
+def answer(model, level, half, index, ts=True, *, error="wrong_value", name="fihok", pi=None):
     """A graded answer; one with the right tool has wrong values."""
     scores = {"ts": ts, "pi": ts if pi is None else pi, "cf": False}
     return Record(
@@ -23,7 +23,9 @@ def answer(model, level, half, index, ts=True, *, error="wrong_value", near=Fals
             "model": model,
             "fixed": scores,
             "error": error,
-            "near_clean": near,
+            "name": name,
+            "gold": "fiqhok",
+            "clean_gold": "fihok",
         },
     )
 
@@ -123,22 +125,25 @@ def test_equal_models_gain_nothing_for_sure(records):
 
 def test_noise_correction_by_hand():
     kinds = [
-        ("corrected_tool", False),
-        ("invented_tool", True),
-        ("invented_tool", True),
-        ("invented_tool", False),
-        ("swapped_tool", False),
+        ("corrected_tool", "fihok"),
+        ("invented_tool", "fihox"),
+        ("invented_tool", "fiqho"),
+        ("invented_tool", "boqho"),
+        ("swapped_tool", "fihot"),
+        ("format", None),
     ]
     wrong = [
-        answer("clean-only", "slight", "tool", i, False, error=kind, near=near)
-        for i, (kind, near) in enumerate(kinds)
+        answer("clean-only", "slight", "tool", i, False, error=kind, name=name)
+        for i, (kind, name) in enumerate(kinds)
     ]
     right = [answer("clean-only", "slight", "tool", 9, True)]
     elsewhere = cell("clean-only", "slight", "parameter", [0] * 9, error="swapped_tool")
     found = mini_report.summarise([*wrong, *right, *elsewhere])
     share = found["clean_only_corrected_share_slight_tool"]
-    assert (share.value, share.n, share.method) == (0.6, 5, "wilson")
+    assert (share.value, share.n, share.method) == (0.5, 6, "wilson")
     assert found["clean_only_corrected_is_largest_slight_tool"].value == 1.0
+    strict = found["clean_only_sides_with_clean_share_slight_tool"]
+    assert strict.value == pytest.approx(2 / 6), "a broken copy begins like the clean name too"
 
 
 def test_noise_correction_that_ties_is_not_the_largest():

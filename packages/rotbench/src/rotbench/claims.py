@@ -1,9 +1,8 @@
 """What the miniature promises, declared before it runs. No torch here.
 
 Two models come from one base: `clean_only` is tuned on tool calls in clean environments,
-`rottuned` on the RoTTuning mixture, with the same number of steps. `ts` is tool selection: the
-tool's name is right. `pi` is parameter identification; a level pools its two halves. All numbers
-are shares, 0 to 1.
+`rottuned` on the RoTTuning mixture, with the same number of steps. `ts` is tool selection, `pi`
+parameter identification; a level pools its two halves. All numbers are shares, 0 to 1.
 
 The paper's numbers beside ours are those of its main table (first turn): ToolLLaMA-2-7B-v2 stands
 for a model tuned in clean environments, RoTLLaMA for a RoTTuned one.
@@ -85,8 +84,7 @@ CLAIMS: tuple[Claim, ...] = (
         id="noise-correction",
         statement=(
             "Where tool names are slightly wrong, most errors of the clean-only model correct the "
-            "noise: it calls a name that no tool has and that is the clean name, or nearer to it "
-            "than to the disturbed one."
+            "noise: it calls a name that no tool has and that is the clean name or begins like it."
         ),
         source="2401.08326v3, analysis of noise correction by GPT models",
         paper=None,

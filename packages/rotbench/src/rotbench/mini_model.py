@@ -5,10 +5,10 @@
 
 Source: spec 8.1. The base is a hybrid of short convolutions and attention (`Lfm2ForCausalLM`),
 because a plain Llama of this size does not learn to copy within the budget. It is trained on random
-strings until it copies them, and sees how names are usually made; the moment differs between seeds,
-so accuracy ends this stage, not a number of steps. A tuned model then sees environments with three
-queries each. Whatever the quota of the levels is, the environments and queries of a step are the
-same; only the names differ. Which batch belongs to a step depends on seed, stage and step alone.
+strings until it copies them; the moment differs between seeds, so accuracy ends this stage, not a
+number of steps. A tuned model then sees environments with three queries each. Whatever the quota of
+the levels is, the environments and queries of a step are the same; only the names differ. Which
+batch belongs to a step depends on seed, stage and step alone.
 
 `rotbench train` tunes a downloaded model by LoRA, through trl. These models start from nothing and
 have 180,000 weights: what they share with it is the noise and the mixture, not the trainer.
@@ -38,7 +38,6 @@ from rotbench.world import (
     answer_tokens,
     draw_episode,
     draw_records,
-    draw_usual_name,
     query_tokens,
     rename_by_place,
     tools_tokens,
@@ -86,10 +85,6 @@ class BaseRecipe(Config):
     """Strings of a text; each is there twice."""
     steps: int = 800
     """Most steps."""
-    usual_names: float = 0.06
-    """Share of the texts that end with a tool and the letters of its name that are always so.
-    Not in the spec: a language model knows how names are made, and what looks wrong to it it
-    corrects. A base that had never seen names did not: what went wrong then were broken copies."""
     accuracy: float = 0.93
     """Training ends when this share of the repeated strings' letters is predicted."""
     lr: float = 3e-3
@@ -107,8 +102,8 @@ class Recipe(Config):
     """The mixture of levels; the default is RoTTuning's."""
     batch: int = 32
     """Environments per step."""
-    steps: int = 700
-    """Steps of tuning; the long one of the two settings of the spec."""
+    steps: int = 400
+    """Steps of tuning."""
     lr: float = 3e-3
     """Peak learning rate."""
     warmup: int = 100
@@ -151,9 +146,8 @@ def base_steps(model: nn.Module) -> int:
 def record_rows(recipe: BaseRecipe, step: int) -> list[Row]:
     """The texts of a step of the base stage; those of step `CHECK` measure its accuracy."""
     rng = random.Random(fan_out(recipe.seed, f"rotbench/base/{step}"))
-    if step == CHECK:
-        return [draw_records(rng, recipe.records) for _ in range(CHECK_ROWS)]
-    return [_base_row(rng, recipe) for _ in range(recipe.batch)]
+    count = CHECK_ROWS if step == CHECK else recipe.batch
+    return [draw_records(rng, recipe.records) for _ in range(count)]
 
 
 def episodes(recipe: Recipe, step: int) -> list[tuple[Case, ...]]:
@@ -190,14 +184,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _base_row(rng: random.Random, recipe: BaseRecipe) -> Row:
-    tokens, learnt = draw_records(rng, recipe.records)
-    if rng.random() >= recipe.usual_names:
-        return tokens, learnt
-    name, known = draw_usual_name(rng)
-    return [*tokens, *name], [*learnt, *known]
 
 
 def _train_base(recipe: BaseRecipe, on_step: OnStep | None) -> Built:

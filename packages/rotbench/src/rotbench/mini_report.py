@@ -6,6 +6,7 @@ scorer; a level pools its halves, and whole queries are drawn for its interval.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal, TypeAlias, cast, get_args
 
@@ -19,6 +20,7 @@ from papercore.stats import bootstrap, exact, paired_difference, wilson
 from papercore.tables import Table
 from rotbench.cases import HALVES, LEVELS, NOISY_LEVELS, Half, Level
 from rotbench.rates import METRICS, Metric, flag, rate
+from rotbench.world import STEM
 
 __all__ = ["MODELS", "ModelName", "figures", "is_miniature", "summarise", "tables"]
 
@@ -30,8 +32,10 @@ PARTS = ("data/", "budget/", *(f"{name}/" for name in MODELS))
 """How the ids of a miniature's records begin."""
 
 CORRECTED = "corrected"
-"""Kind of a wrong tool: a name that no tool has, and that is the clean name or nearer to it than to
-the disturbed one. The taxonomy calls it `corrected_tool`, or `invented_tool` with `near_clean`."""
+"""Kind of a wrong tool: a name that no tool has, and that is the clean name or begins like it, with
+the stem of its first word. Source: spec 8.1. `sides_with_clean` is a stricter look at the same."""
+NOWHERE = ("corrected_tool", "corrected_other", "invented_tool")
+"""What the taxonomy calls a name that no tool of the disturbed environment has."""
 
 Floats: TypeAlias = NDArray[np.float64]
 Answers: TypeAlias = Mapping[tuple[ModelName, Level], Sequence[Record]]
@@ -50,7 +54,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     paired over queries; `<model>_<metric>_noisy`, the mean of the four noisy levels, and
     `rottuned_minus_clean_only_<metric>_noisy`, paired; `<model>_ts_span` over the levels;
     `<model>_corrected_share_slight_tool`, the share of wrong tools that are noise correction, with
-    `_is_largest_` 1 if no other kind of wrong tool is as frequent.
+    `_is_largest_` 1 if no other kind of wrong tool is as frequent; and, stricter,
+    `_sides_with_clean_share_`, the names that follow the clean one where the disturbed one parts.
     """
     answers = _answers(records)
     found: dict[str, Estimate] = {}
@@ -184,19 +189,37 @@ def _tool_errors(cell: Sequence[Record]) -> Counter[str]:
 
 def _tool_error(record: Record) -> str:
     kind = str(record.data["error"])
-    near = kind == "invented_tool" and bool(record.data["near_clean"])
-    return CORRECTED if kind == "corrected_tool" or near else kind
+    if kind not in NOWHERE:
+        return kind
+    name, clean = str(record.data["name"]), str(record.data["clean_gold"])
+    return CORRECTED if name[:STEM] == clean[:STEM] else "invented_tool"
+
+
+def _sides_with_clean(record: Record) -> bool:
+    """Whether a name that no tool has goes on like the clean one where the disturbed one parts."""
+    if str(record.data["error"]) not in NOWHERE:
+        return False
+    name, clean, noisy = (str(record.data[key]) for key in ("name", "clean_gold", "gold"))
+    return _common(name, clean) > _common(name, noisy)
+
+
+def _common(one: str, other: str) -> int:
+    """Letters with which both begin."""
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    return sum(1 for _ in same)
 
 
 def _correction(name: ModelName, cell: Sequence[Record]) -> dict[str, Estimate]:
     """The part of noise correction in the wrong tools."""
+    wrong = [record for record in cell if not flag(record, "fixed", "ts")]
     kinds = _tool_errors(cell)
-    corrected, total = kinds[CORRECTED], kinds.total()
     others = [count for kind, count in kinds.items() if kind != CORRECTED]
-    largest = corrected > max(others, default=0)
+    largest = kinds[CORRECTED] > max(others, default=0)
+    word, sided = _word(name), sum(map(_sides_with_clean, wrong))
     return {
-        f"{_word(name)}_corrected_share_slight_tool": wilson(corrected, total),
-        f"{_word(name)}_corrected_is_largest_slight_tool": exact(float(largest), total),
+        f"{word}_corrected_share_slight_tool": wilson(kinds[CORRECTED], len(wrong)),
+        f"{word}_corrected_is_largest_slight_tool": exact(float(largest), len(wrong)),
+        f"{word}_sides_with_clean_share_slight_tool": wilson(sided, len(wrong)),
     }
 
 
@@ -220,9 +243,9 @@ def _error_figure(answers: Answers, into: Path) -> Figure:
     frame = Frame(
         "rotbench_wrong_tools",
         "What wrong tools are, where tool names are disturbed",
-        "Corrected: a name that no tool has, and that is the clean name or nearer to it than to "
-        "the disturbed one. Swapped: another tool. Format, duplicate keys: arguments that cannot "
-        "be read. C is the clean-only model, R the RoTTuned one.",
+        "Corrected: a name that no tool has and that begins like the clean one. Invented: another "
+        "such name. Swapped: another tool. Format, duplicate keys: arguments that cannot be read. "
+        "C is the clean-only model, R the RoTTuned one.",
         x="level, model",
         y="share of answers",
         y_range=(0.0, 1.0),

@@ -1,7 +1,7 @@
 """The miniature's world: environments of three tools whose names nearly follow from what they do.
 
 A tool does something to something (`find hotel`); its clean name is the stems of both words and one
-letter drawn at random (`xwqak`), so a name can be guessed but for its end. Parameters are named the
+letter drawn at random (`fihok`), so a name can be guessed but for its end. Parameters are named the
 same way. A query gives values and says what is wanted. Everything is a `rotbench.cases.Case`, so
 the package's own noise, reader and scorer work on it; `prompt_tokens` and `answer_tokens` write it
 for a model with one token per letter, and `answer_text` turns the answer back into text.
@@ -26,14 +26,12 @@ __all__ = [
     "MAX_ANSWER_TOK",
     "NUM_TOOLS",
     "RULES",
-    "STEMS",
     "WORDS",
     "answer_text",
     "answer_tokens",
     "content_hash",
     "draw_episode",
     "draw_records",
-    "draw_usual_name",
     "prompt_tokens",
     "query_tokens",
     "rename_by_place",
@@ -69,22 +67,8 @@ VALUES = _words(
 WORDS = (*MARKS, *LETTERS, *VERBS, *NOUNS, *KINDS, *VALUES)
 """The vocabulary but for the tokenizer's own three."""
 
-
-def _draw_stems() -> dict[str, str]:
-    """A stem per word, the same in every run; words of one kind have different ones.
-
-    Letters are drawn at random. With the first letters of the words, names of an environment share
-    so many pairs of letters (`re`, `le`) that a model that copies loses its place.
-    """
-    rng = random.Random("rotbench/stems")
-    pairs = [first + second for first in LETTERS for second in LETTERS]
-    stems: dict[str, str] = {}
-    for words in (VERBS, NOUNS, KINDS):
-        stems.update(zip(words, rng.sample(pairs, len(words)), strict=True))
-    return stems
-
-
-STEMS = _draw_stems()
+STEM = 2
+"""Letters of a word that go into a name; they tell the words of a kind apart."""
 NUM_TOOLS = 3
 NUM_PARAMETERS = 2
 
@@ -112,7 +96,7 @@ def draw_episode(rng: random.Random, index: int) -> tuple[Case, ...]:
 
 
 def draw_records(rng: random.Random, count: int) -> tuple[list[str], list[bool]]:
-    """Pairs of words with random strings, then the same in another order.
+    """Keys with random strings, then the same in another order.
 
     Returns:
         The tokens, and which of them a model can know: the strings where they stand again.
@@ -124,13 +108,6 @@ def draw_records(rng: random.Random, count: int) -> tuple[list[str], list[bool]]
             tokens += [*key, STRING, *letters]
             known += [False] * (len(key) + 1) + [bool(again)] * len(letters)
     return tokens, known
-
-
-def draw_usual_name(rng: random.Random) -> tuple[list[str], list[bool]]:
-    """What a tool does and what follows from it of its clean name; as `draw_records`."""
-    verb, noun = rng.choice(VERBS), rng.choice(NOUNS)
-    letters = [*_stems(verb, noun)]
-    return [verb, noun, CALL, *letters], [False] * 3 + [True] * len(letters)
 
 
 def rename_by_place(case: Case, disturbed: Case) -> Case:
@@ -208,11 +185,7 @@ def _draw_tool(rng: random.Random, verb: str, noun: str) -> Tool:
 
 
 def _name(rng: random.Random, *words: str) -> str:
-    return _stems(*words) + rng.choice(LETTERS)
-
-
-def _stems(*words: str) -> str:
-    return "".join(STEMS[word] for word in words)
+    return "".join(word[:STEM] for word in words) + rng.choice(LETTERS)
 
 
 def _draw_case(rng: random.Random, index: int, tools: tuple[Tool, ...], place: int) -> Case:
