@@ -121,6 +121,20 @@ def test_a_run_becomes_a_log_that_inspect_reads(tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_prompts_that_have_changed_are_not_put_beside_old_answers(tmp_path, monkeypatch, caplog):
+    from inspect_ai.log import read_eval_log
+
+    from rotbench import inspect_task
+
+    run = tmp_path / "run"
+    assert APP.main(["eval", "--limit", "1", "--turns", "first", "--out", str(run)]) == 0
+    monkeypatch.setattr(inspect_task, "prompt_hash", lambda prompts: "another")
+    log = read_eval_log(str(inspect_task.export_log(run, tmp_path / "log.json")))
+    assert "the data or the prompts have changed" in caplog.text
+    assert {sample.input for sample in log.samples} == {"first/000"}, "the query's key alone"
+
+
+@pytest.mark.slow
 def test_a_failed_request_is_an_error_of_its_sample(tmp_path):
     from inspect_ai.log import read_eval_log
 

@@ -53,14 +53,14 @@ from papercore.config import Config, validate
 from papercore.errors import DataError
 from papercore.generate.types import Message, ToolSpec
 from papercore.records import Record, read_records
-from papercore.runs import read_identity
+from papercore.runs import Identity, read_identity
 from rotbench import tasks as planning
 from rotbench.cases import LEVELS, TURNS, Level, Turn
 from rotbench.config import EvalConfig, Mode
 from rotbench.evaluate import write_prompts
 from rotbench.grading import Answer, Grade, grade
 from rotbench.markup import calls_in
-from rotbench.prompts import Prompt
+from rotbench.prompts import Prompt, prompt_hash
 from rotbench.rates import METRICS, SCORERS
 from rotbench.rewrite import call_text
 
@@ -160,7 +160,7 @@ def export_log(run_folder: Path, out: Path) -> Path:
     if (identity.package, identity.verb) not in (("rotbench", "eval"), ("rotbench", "score")):
         raise DataError(f"{run_folder}: is a run of {identity.package} {identity.verb}, not eval")
     records = read_records(run_folder / "records.jsonl")
-    prompts = _prompts_of(identity.config) if identity.verb == "eval" else {}
+    prompts = _prompts_of(identity) if identity.verb == "eval" else {}
     made = (run_folder / "config.json").stat().st_mtime
     log = EvalLog(
         status="error" if any(r.status == "error" for r in records) else "success",
@@ -258,16 +258,20 @@ def _score(graded: Grade) -> Score:
     )
 
 
-def _prompts_of(config: Mapping[str, object]) -> dict[str, Prompt]:
-    """The prompts of a run once more, if its data are here."""
-    settings: Config = validate(EvalConfig, config)
+def _prompts_of(identity: Identity) -> dict[str, Prompt]:
+    """The prompts of a run once more, if its data are here and give the same ones."""
+    settings: Config = validate(EvalConfig, identity.config)
     assert isinstance(settings, EvalConfig)
     try:
-        planned, _ = planning.plan(settings)
+        planned, data_hash = planning.plan(settings)
     except DataError as error:
         logger.warning("the log will hold no prompts: %s", error)
         return {}
-    return {prompt.request.id: prompt for prompt in write_prompts(planned, settings)}
+    prompts = write_prompts(planned, settings)
+    if f"{data_hash}, prompts {prompt_hash(prompts)}" != identity.data_hash:
+        logger.warning("the log will hold no prompts: the data or the prompts have changed since")
+        return {}
+    return {prompt.request.id: prompt for prompt in prompts}
 
 
 def _results(records: Sequence[Record]) -> EvalResults:

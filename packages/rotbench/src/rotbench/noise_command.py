@@ -83,7 +83,8 @@ def run(config: NoiseConfig, flags: RunFlags) -> int:
     )
     for line in table_lines(_HEAD, rows):
         say(line)
-    say(f"{len(variants)} variants in {shown(str(out))}; names.json of each undoes it")
+    count = f"{len(variants)} variant{'' if len(variants) == 1 else 's'}"
+    say(f"{count} in {shown(str(out))}; names.json of each undoes it")
     if any(cast("int", row["illegal"]) for row in summary):
         say("illegal: names of tools that OpenAI's API refuses (characters, length, twice)")
     return 0
