@@ -59,9 +59,9 @@ BATCH = 100
 LOG_STEPS = 25
 """Training steps from one line of metrics to the next."""
 
-RECIPES_TRIED = 16
+RECIPES_TRIED = 18
 """Recipes that were tried, by how well the base copies and by what both models made of it. The one
-that stayed is the design's, but for how the weights begin; docs/log.md tells of the others."""
+that stayed is the design's, but for how the weights begin and the steps; docs/log.md has more."""
 
 FEWER_TOKENS = (
     "the same environments, queries and steps; names have another length where they are disturbed"

@@ -1,7 +1,7 @@
 """The miniature's world: environments of three tools whose names nearly follow from what they do.
 
 A tool does something to something (`find hotel`); its clean name is the stems of both words and one
-letter drawn at random (`fihok`), so a name can be guessed but for its end. Parameters are named the
+letter drawn at random (`xwqak`), so a name can be guessed but for its end. Parameters are named the
 same way. A query gives values and says what is wanted. Everything is a `rotbench.cases.Case`, so
 the package's own noise, reader and scorer work on it; `prompt_tokens` and `answer_tokens` write it
 for a model with one token per letter, and `answer_text` turns the answer back into text.
@@ -17,6 +17,7 @@ import random
 import string
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 from rotbench.cases import Call, Case, CaseKey, Tool
 from rotbench.config import NoiseRules
@@ -26,6 +27,8 @@ __all__ = [
     "MAX_ANSWER_TOK",
     "NUM_TOOLS",
     "RULES",
+    "STEM",
+    "STEMS",
     "WORDS",
     "answer_text",
     "answer_tokens",
@@ -67,8 +70,26 @@ VALUES = _words(
 WORDS = (*MARKS, *LETTERS, *VERBS, *NOUNS, *KINDS, *VALUES)
 """The vocabulary but for the tokenizer's own three."""
 
+
 STEM = 2
-"""Letters of a word that go into a name; they tell the words of a kind apart."""
+"""Letters of a stem."""
+
+
+def _draw_stems() -> dict[str, str]:
+    """A stem per word, the same in every run; words of one kind have different ones.
+
+    Letters are drawn at random. With the first letters of the words, names of an environment share
+    so many pairs of letters (`re`, `le`) that a model that copies loses its place.
+    """
+    rng = random.Random("rotbench/stems")
+    stems_of_all = ["".join(letters) for letters in product(LETTERS, repeat=STEM)]
+    stems: dict[str, str] = {}
+    for words in (VERBS, NOUNS, KINDS):
+        stems.update(zip(words, rng.sample(stems_of_all, len(words)), strict=True))
+    return stems
+
+
+STEMS = _draw_stems()
 NUM_TOOLS = 3
 NUM_PARAMETERS = 2
 
@@ -185,7 +206,11 @@ def _draw_tool(rng: random.Random, verb: str, noun: str) -> Tool:
 
 
 def _name(rng: random.Random, *words: str) -> str:
-    return "".join(word[:STEM] for word in words) + rng.choice(LETTERS)
+    return _stems(*words) + rng.choice(LETTERS)
+
+
+def _stems(*words: str) -> str:
+    return "".join(STEMS[word] for word in words)
 
 
 def _draw_case(rng: random.Random, index: int, tools: tuple[Tool, ...], place: int) -> Case:
