@@ -103,8 +103,8 @@ class Recipe(Config):
     batch: int = 32
     """Environments per step."""
     steps: int = 600
-    """Steps of tuning. Deviation: the spec has a short setting of 400 and a long one of 700; with 400
-    a model is still so unsure of clean names that bars are met or missed by a few answers."""
+    """Steps of tuning. Deviation: the spec has a short setting of 400 and a long one of 700; after
+    400 a model is still so unsure of clean names that a few answers decide about a bar."""
     lr: float = 3e-3
     """Peak learning rate."""
     warmup: int = 100
