@@ -1,0 +1,1 @@
+"""Named settings, each value with its source. No torch here."""
