@@ -4,8 +4,8 @@ import pytest
 
 from longheads import estimate
 from longheads.config import GenerateConfig, LongHeadsConfig, PasskeyConfig
-from longheads.estimate import KNOWN, Shape
 from longheads.presets import PAPER_MODEL, PASSKEY, WINDOWS
+from papercore.shapes import KNOWN, Shape, find_shape
 from papercore.testing import tiny_model
 
 LLAMA = KNOWN[PAPER_MODEL]
@@ -39,7 +39,7 @@ def test_inside_the_window_both_do_the_same_work():
 def test_the_shape_is_read_from_a_folder(tmp_path):
     model = tiny_model("llama-gqa")
     model.config.save_pretrained(tmp_path)
-    shape = estimate.find_shape(str(tmp_path))
+    shape = find_shape(str(tmp_path))
     assert shape == Shape(2, 32, 64, 4, 2, 8, 259, 512, tied=False)
     norms = 2 * 2 * 32 + 32
     assert shape.weights + norms == model.num_parameters()
@@ -48,7 +48,7 @@ def test_the_shape_is_read_from_a_folder(tmp_path):
 @pytest.mark.parametrize("content", ["", "[]", '{"hidden_size": 8}', '{"hidden_size": "x"}'])
 def test_a_config_that_cannot_be_read_leaves_the_shape_unknown(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
-    assert estimate.find_shape(str(tmp_path)) is None
+    assert find_shape(str(tmp_path)) is None
     assert "unknown" in estimate.generate(GenerateConfig(model=str(tmp_path)))["memory"]
 
 

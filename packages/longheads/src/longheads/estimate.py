@@ -1,14 +1,9 @@
 """What a command will need, for `--dry-run`: memory and work. No torch here.
 
-The shape of the model comes from the config.json of a local directory or of the hub's cache, or
-from the few models that the presets name; for any other it is unknown, and that is what is said.
+Where the shape of the model is unknown before it is downloaded, that is what is said.
 """
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
 
 from longheads.config import (
     CHUNK_METHODS,
@@ -18,46 +13,19 @@ from longheads.config import (
     PromptConfig,
     TraceConfig,
 )
-from longheads.presets import MODERN_MODEL, PAPER_MODEL, TINY_MODEL
-from papercore.files import read_json
+from longheads.presets import TINY_MODEL
+from papercore.shapes import (
+    Shape,
+    bytes_per_weight,
+    find_shape,
+    kv_bytes_per_token,
+    shown_bytes,
+)
 
 CHARS_PER_TOK = 4
 """Rough; only for texts, which `--dry-run` does not tokenize."""
 
-_WEIGHT_BYTES = {"4bit": 0.55, "8bit": 1.05}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The numbers of a decoder that memory and work depend on."""
-
-    layers: int
-    hidden: int
-    mlp: int
-    heads: int
-    kv_heads: int
-    head_width: int
-    vocabulary: int
-    trained_tok: int
-    tied: bool
-
-    @property
-    def layer_weights(self) -> int:
-        """Weights of all layers: projections of the attention and a gated MLP."""
-        attention = 2 * self.hidden * self.head_width * (self.heads + self.kv_heads)
-        return self.layers * (attention + 3 * self.hidden * self.mlp)
-
-    @property
-    def weights(self) -> int:
-        """Weights of the model, norms apart."""
-        tables = 1 if self.tied else 2
-        return self.layer_weights + tables * self.vocabulary * self.hidden
-
-
 KNOWN: Mapping[str, Shape] = {
-    # source: config.json of each model on the hub
-    PAPER_MODEL: Shape(32, 4096, 11008, 32, 32, 128, 32000, 4096, tied=False),
-    MODERN_MODEL: Shape(24, 2048, 8192, 32, 32, 64, 49152, 8192, tied=True),
     # source: spec of the miniature (section 8.1)
     TINY_MODEL: Shape(2, 64, 128, 4, 4, 16, 48, 256, tied=False),
 }
@@ -80,22 +48,6 @@ def passkey(config: PasskeyConfig) -> dict[str, str]:
     longest = max(config.lengths)
     size = f"{used} prompts of {min(config.lengths)} to {longest} tokens"
     return {"data": size, **_needs(config, longest)}
-
-
-def find_shape(model: str) -> Shape | None:
-    """The shape of a model, if it can be known without a network."""
-    path = _config_file(model)
-    if path is not None:
-        try:
-            return _read_shape(read_json(path))
-        except (ValueError, KeyError, TypeError):
-            return None
-    return KNOWN.get(model)
-
-
-def kv_bytes_per_token(shape: Shape, item_bytes: float) -> float:
-    """Keys and values of one token in all layers."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_width * item_bytes
 
 
 def rep_bytes_per_token(shape: Shape, item_bytes: float, chunk_len: int) -> float:
@@ -142,16 +94,15 @@ def _prompt_chars(config: PromptConfig) -> int | None:
 
 
 def _needs(config: ModelRunConfig, num_tok: int | None) -> dict[str, str]:
-    shape = find_shape(config.model)
+    shape = find_shape(config.model, KNOWN)
     if shape is None:
         return {
             "memory": f"unknown: the shape of {config.model} is not known before it is downloaded"
         }
     item_bytes = 4 if _is_float32(config) else 2
-    weight_bytes = _WEIGHT_BYTES.get(config.quantization or "", item_bytes)
-    needs = {
-        "weights": f"{_size(shape.weights * weight_bytes)} ({shape.weights / 1e9:.3g} G weights)"
-    }
+    weight_bytes = bytes_per_weight(item_bytes, config.quantization)
+    size = shown_bytes(shape.weights * weight_bytes)
+    needs = {"weights": f"{size} ({shape.weights / 1e9:.3g} G weights)"}
     if num_tok is None:
         kib = kv_bytes_per_token(shape, item_bytes) / 1024
         return {**needs, "kv cache": f"{kib:.3g} KiB per token of the prompt"}
@@ -160,10 +111,10 @@ def _needs(config: ModelRunConfig, num_tok: int | None) -> dict[str, str]:
 
 def _memory(config: ModelRunConfig, shape: Shape, num_tok: int, item_bytes: int) -> dict[str, str]:
     kv = num_tok * kv_bytes_per_token(shape, item_bytes)
-    found = {"kv cache": f"{_size(kv)} for {num_tok} tokens"}
+    found = {"kv cache": f"{shown_bytes(kv)} for {num_tok} tokens"}
     if _reads_chunks(config):
         reps = num_tok * rep_bytes_per_token(shape, item_bytes, config.longheads.chunk_len)
-        found["representations"] = _size(reps)
+        found["representations"] = shown_bytes(reps)
     return found
 
 
@@ -192,49 +143,6 @@ def _reads_chunks(config: ModelRunConfig) -> bool:
 
 def _is_float32(config: ModelRunConfig) -> bool:
     return config.dtype == "float32" or (config.dtype == "auto" and config.model == TINY_MODEL)
-
-
-def _config_file(model: str) -> Path | None:
-    """The config.json of a model, without a network."""
-    local = Path(model).expanduser() / "config.json"
-    if local.is_file():
-        return local
-    if ":" in model:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(model, "config.json")
-    except HFValidationError:
-        return None
-    return Path(found) if isinstance(found, str) else None
-
-
-def _read_shape(config: Mapping[str, object]) -> Shape:
-    def number(key: str, default: int | None = None) -> int:
-        value = config.get(key)
-        if value is None and default is not None:
-            return default
-        return int(cast("int", value))
-
-    heads, hidden = number("num_attention_heads"), number("hidden_size")
-    return Shape(
-        layers=number("num_hidden_layers"),
-        hidden=hidden,
-        mlp=number("intermediate_size"),
-        heads=heads,
-        kv_heads=number("num_key_value_heads", heads),
-        head_width=number("head_dim", hidden // heads),
-        vocabulary=number("vocab_size"),
-        trained_tok=number("max_position_embeddings"),
-        tied=bool(config.get("tie_word_embeddings", False)),
-    )
-
-
-def _size(num_bytes: float) -> str:
-    power = 0 if num_bytes < 1 else min(3, int(math.log(num_bytes, 1024)))
-    return f"{num_bytes / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
 
 
 def _flops(number: float) -> str:

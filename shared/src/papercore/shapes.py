@@ -1,0 +1,132 @@
+"""The shape of a decoder, and the memory that follows from it, without loading it. No torch here.
+
+    shape = find_shape("meta-llama/Llama-2-7b-hf")
+    gib = shape.weights * bytes_per_weight(2) / 2**30
+
+A shape comes from the config.json of a local directory or of the hub's cache, or from the few
+models that presets name; for any other it is unknown.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from papercore.files import read_json
+
+__all__ = ["KNOWN", "Shape", "bytes_per_weight", "find_shape", "kv_bytes_per_token", "shown_bytes"]
+
+_QUANTIZED_BYTES = {"4bit": 0.55, "8bit": 1.05}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a decoder that memory and work depend on."""
+
+    layers: int
+    hidden: int
+    mlp: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    vocabulary: int
+    trained_tok: int
+    tied: bool
+
+    @property
+    def layer_weights(self) -> int:
+        """Weights of all layers: projections of the attention and a gated MLP."""
+        attention = 2 * self.hidden * self.head_width * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.mlp)
+
+    @property
+    def weights(self) -> int:
+        """Weights of the model, norms apart."""
+        tables = 1 if self.tied else 2
+        return self.layer_weights + tables * self.vocabulary * self.hidden
+
+
+KNOWN: Mapping[str, Shape] = {
+    # source: config.json of each model on the hub
+    "meta-llama/Llama-2-7b-hf": Shape(32, 4096, 11008, 32, 32, 128, 32000, 4096, tied=False),
+    "meta-llama/Llama-2-7b-chat-hf": Shape(32, 4096, 11008, 32, 32, 128, 32000, 4096, tied=False),
+    "meta-llama/Llama-2-13b-chat-hf": Shape(40, 5120, 13824, 40, 40, 128, 32000, 4096, tied=False),
+    "meta-llama/Llama-3.1-8B-Instruct": Shape(
+        32, 4096, 14336, 32, 8, 128, 128256, 131072, tied=False
+    ),
+    "Qwen/Qwen3-8B": Shape(36, 4096, 12288, 32, 8, 128, 151936, 40960, tied=False),
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": Shape(
+        24, 2048, 8192, 32, 32, 64, 49152, 8192, tied=True
+    ),
+}
+"""Models that presets name."""
+
+
+def find_shape(model: str, known: Mapping[str, Shape] = KNOWN) -> Shape | None:
+    """The shape of a model, if it can be known without a network.
+
+    Args:
+        known: Shapes beside `KNOWN` by model reference, such as that of a miniature.
+    """
+    path = _config_file(model)
+    if path is not None:
+        try:
+            return _read_shape(read_json(path))
+        except (ValueError, KeyError, TypeError):
+            return None
+    return known.get(model) or KNOWN.get(model)
+
+
+def bytes_per_weight(item_bytes: int, quantization: str | None = None) -> float:
+    """Bytes of a weight, those of its scales included if it is quantized."""
+    return _QUANTIZED_BYTES.get(quantization or "", item_bytes)
+
+
+def kv_bytes_per_token(shape: Shape, item_bytes: float) -> float:
+    """Keys and values of one token in all layers."""
+    return 2 * shape.layers * shape.kv_heads * shape.head_width * item_bytes
+
+
+def shown_bytes(num_bytes: float) -> str:
+    """A number of bytes for people."""
+    power = 0 if num_bytes < 1 else min(3, int(math.log(num_bytes, 1024)))
+    return f"{num_bytes / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
+
+
+def _config_file(model: str) -> Path | None:
+    """The config.json of a model, without a network."""
+    local = Path(model).expanduser() / "config.json"
+    if local.is_file():
+        return local
+    if ":" in model:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(model, "config.json")
+    except HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _read_shape(config: Mapping[str, object]) -> Shape:
+    def number(key: str, default: int | None = None) -> int:
+        value = config.get(key)
+        if value is None and default is not None:
+            return default
+        return int(cast("int", value))
+
+    heads, hidden = number("num_attention_heads"), number("hidden_size")
+    return Shape(
+        layers=number("num_hidden_layers"),
+        hidden=hidden,
+        mlp=number("intermediate_size"),
+        heads=heads,
+        kv_heads=number("num_key_value_heads", heads),
+        head_width=number("head_dim", hidden // heads),
+        vocabulary=number("vocab_size"),
+        trained_tok=number("max_position_embeddings"),
+        tied=bool(config.get("tie_word_embeddings", False)),
+    )
