@@ -55,7 +55,7 @@ KNOWN: Mapping[str, Shape] = {
     "meta-llama/Llama-3.1-8B-Instruct": Shape(
         32, 4096, 14336, 32, 8, 128, 128256, 131072, tied=False
     ),
-    "Qwen/Qwen3-8B": Shape(36, 4096, 12288, 32, 8, 128, 151936, 40960, tied=False),
+    "Qwen/Qwen3-4B-Instruct-2507": Shape(36, 2560, 9728, 32, 8, 128, 151936, 262144, tied=True),
     "HuggingFaceTB/SmolLM2-1.7B-Instruct": Shape(
         24, 2048, 8192, 32, 32, 64, 49152, 8192, tied=True
     ),

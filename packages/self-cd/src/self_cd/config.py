@@ -128,7 +128,7 @@ class ModelRunConfig(RunConfig):
 
     how: ClassVar[frozenset[str]] = frozenset({"batch_size", "flush_every"})
 
-    model: str = "tiny:self-cd"
+    model: str = "Qwen/Qwen3-4B-Instruct-2507"
     """Hub id, local folder, or tiny:self-cd (the miniature's model, after `self-cd mini`)."""
     contrast: Annotated[SelfCDConfig, tyro.conf.arg(name="")] = SelfCDConfig()
     """Settings of the method."""
@@ -192,6 +192,8 @@ class GenerateConfig(QueryConfig):
 
     method: Method = "self-cd"
     """Who answers."""
+    i_know: bool = False
+    """Allow an alpha above the bound that `self-cd calibrate` found for this model."""
 
 
 class TraceConfig(QueryConfig):
@@ -207,8 +209,6 @@ class CheckedConfig(AnswerConfig):
     data: tuple[str, ...] = Field(default=("sample",), min_length=1)
     """Data sets: `sample`, an installed one, or <format>:<path>; `self-cd data` lists them. Without
     a harmful one among them the harmful questions of `sample` are added."""
-    i_know: bool = False
-    """Allow an alpha above the bound that `self-cd calibrate` found for this model."""
 
 
 class RunAnswersConfig(CheckedConfig):
@@ -216,6 +216,8 @@ class RunAnswersConfig(CheckedConfig):
 
     method: Method = "self-cd"
     """Who answers."""
+    i_know: bool = False
+    """Allow an alpha above the bound that `self-cd calibrate` found for this model."""
     perturb: Perturbation | None = None
     """Disturb the questions, or what stands around them, as in the paper's perturbation studies."""
     handoff: str | None = None
