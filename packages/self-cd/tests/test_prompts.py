@@ -18,7 +18,7 @@ from tokenizers import AddedToken, processors
 
 from papercore.errors import ConfigError, DataError, ModelError
 from papercore.tiny import byte_tokenizer, word_tokenizer
-from self_cd import wording
+from self_cd import prompts, wording
 from self_cd.config import METHODS, PromptConfig
 from self_cd.prompts import Prompter, messages
 from self_cd.shots import Retriever
@@ -384,8 +384,11 @@ def test_empty_puts_an_empty_system_message_in():
 
 
 def test_notes_are_logged_once_each(caplog):
+    prompts._warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, logger="self_cd.prompts"):
         prompter = Prompter(TOKENIZERS["qwen"])
+        Prompter(TOKENIZERS["qwen"])
+    assert prompter.notes
     assert tuple(caplog.messages) == prompter.notes
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,13 @@ def test_other_models_and_other_questions_are_not_compared(
     assert [row.name for row in rows] == ["plain m/x", "self-cd@2.5 m/y", "self-cd@2.5 m/x"]
     run(TableConfig(runs=(plain, other)), RunFlags())
     assert any(line.startswith("no plain run of the same model") for line in lines(capsys))
+
+
+def test_a_question_in_other_words_is_no_pair(two: tuple[Path, Path]) -> None:
+    judged = read_judged(two)
+    judged[0] = replace(judged[0], asked="another text")
+    compared = {one.side: one.estimate.n for one in differences(rows_of(judged))}
+    assert compared == {"harmless": 7, "harmful": 7}
 
 
 def test_a_missing_harmful_side_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,8 @@
     items = load_items(["sample", "xstest", "csv:my questions.csv"], limit=100)
 
 A reference is `sample` (our own, part of this package), the name of an installed data set,
-`<format>:<path>`, or `world`, the miniature's. `self-cd data` lists the data sets, `formats.py` the formats.
+`<format>:<path>`, or `world`, the miniature's. `self-cd data` lists the data sets, `formats.py` the
+formats.
 """
 
 from __future__ import annotations

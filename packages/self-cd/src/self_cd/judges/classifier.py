@@ -172,7 +172,7 @@ def load_classifier(
     # They are trained with padding on the right: absolute positions would shift otherwise.
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            place, trust_remote_code=False, padding_side="left"
+            place, trust_remote_code=False, padding_side="right"
         )
         loaded = AutoModelForSequenceClassification.from_pretrained(
             place,
