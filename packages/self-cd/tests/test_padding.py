@@ -27,7 +27,7 @@ def test_the_batch_is_an_ordinary_left_padded_one(pairs: list[Contexts], share: 
         assert len(prefix) >= copied
         left = [0] * min(pad, layout.cached) + list(prefix[:copied])
         assert left + fresh == [0] * (width - len(row)) + list(row)
-        assert fresh, "every row is read at its last token"
+        assert fresh or prefix == row, "every row is read at its last token"
 
 
 @given(batches())
@@ -48,8 +48,21 @@ def test_an_example_by_hand() -> None:
     assert layout.fresh() == [[7, 8], [1, 9], [7, 8], [2, 9]]
 
 
-def test_a_prefix_leaves_every_row_a_token() -> None:
+def test_a_pair_alone_is_read_without_padding() -> None:
+    layout = plan([Contexts((1, 1, 1, 7, 8), (2, 7, 8))], share_prefix=True)
+    assert layout.prefixes == ((1, 1, 1, 7, 8), (2, 7, 8))
+    assert layout.cached == layout.width == 5
+    assert layout.fresh() == [[], []]
+
+
+def test_forward_passes_have_a_price() -> None:
+    pairs = [Contexts((*[1] * 30, 7), (2, 7)), Contexts((*[1] * 30, 9), (2, 9))]
+    assert plan(pairs, share_prefix=True, pass_tok=40).cached  # spares 4 * 30 - 31 tokens
+    assert not plan(pairs, share_prefix=True, pass_tok=50).cached
+
+
+def test_prefixes() -> None:
     assert common_prefix([(1, 2, 3), (1, 2, 3, 4)]) == (1, 2)
-    assert common_prefix([(1, 2, 3)]) == (1, 2)
+    assert common_prefix([(1, 2, 3), (1, 2, 3)]) == (1, 2, 3)
     assert common_prefix([(1,), (1, 2)]) == ()
     assert common_prefix([(1, 2, 9), (1, 3, 9)]) == (1,)

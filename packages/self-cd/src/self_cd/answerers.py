@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from papercore.config import RunFlags
+from papercore.device import release_memory
 from papercore.errors import DataError, ModelError
 from papercore.generate.backends import generator_for
 from papercore.generate.hf import HFGenerator
@@ -59,8 +61,7 @@ def answerer_for(config: RunAnswersConfig, flags: RunFlags) -> Answerer:
     session = open_session(config, flags)
     if config.handoff is None:
         return _Contrast(session, config)
-    backend = _backend(config.handoff, config, flags)
-    return _HandedOff(_Contrast(session, config), backend, config)
+    return _HandedOff(session, config, partial(_backend, config.handoff, config, flags))
 
 
 class OneContext:
@@ -128,33 +129,39 @@ class _Contrast:
 
 
 class _HandedOff:
-    """The first tokens contrasted here, the others by a backend in the plain context."""
+    """The first tokens contrasted here, the others by a backend in the plain context.
 
-    def __init__(self, first: _Contrast, backend: Generator, config: RunAnswersConfig) -> None:
-        self._first = first
-        self._backend = backend
+    The model leaves the memory before the backend starts, so this answers once, all questions.
+    """
+
+    def __init__(
+        self, session: Session, config: RunAnswersConfig, start: Callable[[], Generator]
+    ) -> None:
+        assert config.contrast.first_steps is not None
+        self._steps = min(config.contrast.first_steps, config.max_new_tokens)
+        self._tokenizer, self._prompter = session.tokenizer, session.prompter
+        self._first: _Contrast | None = _Contrast(session, config)
         self._config = config
-        self.digest = first.digest
-        self.facts: Facts = {
-            **first.facts,
-            "handoff": f"{type(backend).__name__}, approximate",
-        }
+        self._start = start
+        self.digest = session.prompter.digest
+        self.facts: Facts = {**self._first.facts, "handoff": f"{config.handoff}, approximate"}
 
     def answer(self, items: Sequence[Item]) -> list[Completion]:
-        """One completion per question, in their order."""
-        steps = self._config.contrast.first_steps
-        assert steps is not None
-        begun = self._first.answer(items, min(steps, self._config.max_new_tokens))
-        left = [place for place, one in enumerate(begun) if self._goes_on(one)]
-        starts = {items[place].id: begun[place].token_ids for place in left}
+        """One completion per question, in their order; can be called once."""
+        assert self._first is not None, "the model has left"
+        begun = self._first.answer(items, self._steps)
+        self._first = None
+        release_memory()
+        left = {place: one for place, one in enumerate(begun) if self._goes_on(one)}
+        starts = {items[place].id: one.token_ids for place, one in left.items()}
 
         def request(item: Item) -> Request:
-            plain = self._first.session.prompter.contexts(item.query, turns=item.turns).plain
+            plain = self._prompter.contexts(item.query, turns=item.turns).plain
             room = self._config.max_new_tokens - len(starts[item.id])
             params = self._config.sampling.model_copy(update={"max_new_tokens": room})
             return Request(id=item.id, token_ids=(*plain, *starts[item.id]), params=params)
 
-        ends = _complete([items[place] for place in left], request, self._backend)
+        ends = _complete([items[place] for place in left], request, self._start()) if left else []
         for place, end in zip(left, ends, strict=True):
             begun[place] = self._joined(begun[place], end)
         return begun
@@ -167,14 +174,15 @@ class _HandedOff:
         if end.error is not None:
             return end
         ids = (*begun.token_ids, *end.token_ids)
-        whole = decode(self._first.session.tokenizer, ids)
+        whole = decode(self._tokenizer, ids)
         text = cut_at_stop(whole, self._config.stop)
+        usage = Usage(prompt_tokens=begun.usage.prompt_tokens, completion_tokens=len(ids))
         return end.model_copy(
             update={
                 "text": text,
                 "token_ids": ids,
                 "finish_reason": "stop" if text != whole else end.finish_reason,
-                "usage": Usage(prompt_tokens=begun.usage.prompt_tokens, completion_tokens=len(ids)),
+                "usage": usage,
             }
         )
 

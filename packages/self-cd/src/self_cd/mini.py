@@ -58,6 +58,9 @@ BATCH = 70
 LOG_STEPS = 25
 """Training steps from one line of metrics to the next."""
 
+LABELS_TRIED = 3
+"""Ways to label that were tried before these (spec 8.1); all methods read with what they made."""
+
 IDENTITY = 1.0
 """The strength at which the contrast leaves the plain context as it is."""
 
@@ -280,7 +283,7 @@ def _describe_budgets_(run: Run, recipe: Recipe) -> None:
             "role": "method" if method == "self-cd" else "baseline",
             "steps": recipe.steps,
             "tokens": tokens,
-            "tuning": 0,
+            "tuning": LABELS_TRIED,
         }
         if f"budget/{method}" not in run.done:
             run.append(Record(id=f"budget/{method}", data=data))

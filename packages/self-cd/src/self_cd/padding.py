@@ -6,7 +6,8 @@ A batch has 2B rows: the B contexts with the safety prompt, then the B plain one
 left to one width. Each half begins with the same tokens in all its rows, such as the system prompt.
 Such a prefix is read once, and its keys and values are copied into the first columns of every row,
 behind the padding; only the last columns are read by all rows. The batch is then what it would be
-if all of it had been read at once: no hole lies within a row.
+if all of it had been read at once: no hole lies within a row. A single pair is all prefix, and is
+read without any padding.
 
     columns   0 . . . . . . . . 9          cached = 6, width = 10
     row 0     p p p p p p p a b c          p from the prefix; p a b c read
@@ -55,29 +56,35 @@ class Layout:
         return [row[self.cached :] for row in padded]
 
 
-def plan(pairs: Sequence[Contexts], *, share_prefix: bool) -> Layout:
-    """Lays out pairs, with shared prefixes if these spare work."""
+def plan(pairs: Sequence[Contexts], *, share_prefix: bool, pass_tok: int = 0) -> Layout:
+    """Lays out pairs, with shared prefixes if these spare work.
+
+    Args:
+        pass_tok: What a forward pass costs beside its tokens, in tokens.
+    """
     halves = [pair.emphasis for pair in pairs], [pair.plain for pair in pairs]
     rows = (*halves[0], *halves[1])
+    whole = Layout(rows, ((), ()), 0)
     if not share_prefix:
-        return Layout(rows, ((), ()), 0)
+        return whole
     prefixes = common_prefix(halves[0]), common_prefix(halves[1])
-    width = max(len(row) for row in rows)
-    lengths = [len(prefixes[0])] * len(pairs) + [len(prefixes[1])] * len(pairs)
+    lengths = [len(prefix) for prefix in prefixes for _ in pairs]
+    width = whole.width
     cached = width - max(len(row) - known for row, known in zip(rows, lengths, strict=True))
     # no row of a half has more columns of its prefix than the half's longest one
-    used = [
+    first, second = (
         prefix[: max(0, cached - (width - max(map(len, half))))]
         for prefix, half in zip(prefixes, halves, strict=True)
-    ]
-    layout = Layout(rows, (used[0], used[1]), cached)
-    spared = len(rows) * cached - sum(map(len, used))
-    return layout if spared > 0 else Layout(rows, ((), ()), 0)
+    )
+    shared = Layout(rows, (first, second), cached)
+    return min(whole, shared, key=lambda layout: _cost(layout, pass_tok))
 
 
 def common_prefix(rows: Iterable[Sequence[int]]) -> tuple[int, ...]:
-    """The longest beginning of all rows that leaves each at least one token."""
+    """What all rows begin with; a row that goes on differently keeps at least one token."""
     rows = list(rows)
+    if all(row == rows[0] for row in rows):
+        return tuple(rows[0])
     shortest = min(len(row) for row in rows)
     prefix: list[int] = []
     for tokens in zip(*(row[: shortest - 1] for row in rows), strict=True):
@@ -85,3 +92,10 @@ def common_prefix(rows: Iterable[Sequence[int]]) -> tuple[int, ...]:
             break
         prefix.append(tokens[0])
     return tuple(prefix)
+
+
+def _cost(layout: Layout, pass_tok: int) -> int:
+    """Token places that are computed, and forward passes in tokens."""
+    places = sum(map(len, layout.prefixes)) + len(layout.rows) * (layout.width - layout.cached)
+    passes = sum(map(bool, layout.prefixes)) + (layout.width > layout.cached)
+    return places + pass_tok * passes

@@ -32,11 +32,16 @@ from self_cd.contexts import Contexts
 from self_cd.growing import GrowingLayer, expand_prefixes, growing_cache
 from self_cd.head import Float32Head
 from self_cd.padding import Layout, plan
+from self_cd.skinny import SkinnyProducts, is_skinny
 
 __all__ = ["Paired", "check_model"]
 
 OWN_STATE = ("recurrent_gemma",)
 """Values of `config.model_type` that take a cache but keep their state within their modules."""
+
+PASS_TOK, PASS_TOK_GPU = 16, 512
+"""What a forward pass costs beside its tokens, in tokens, roughly: it reads all the weights, and on
+a GPU it waits for its kernels to be launched."""
 
 
 class Paired:
@@ -76,7 +81,11 @@ class Paired:
         fresh = _default_cache(model)
         self._growing = _holds_all_tokens(fresh)
         self._cache: Cache = growing_cache() if self._growing else fresh
-        layout = plan(pairs, share_prefix=share_prefix and self._growing)
+        layout = plan(
+            pairs,
+            share_prefix=share_prefix and self._growing,
+            pass_tok=PASS_TOK if model.device.type == "cpu" else PASS_TOK_GPU,
+        )
         self._halves = 2
         self._columns = layout.cached
         self._pads = layout.pads
@@ -108,20 +117,24 @@ class Paired:
             self._select(range(num_pairs, 2 * num_pairs))
 
     def _prefill(self, layout: Layout) -> None:
+        known = [self._read_prefix(prefix) if prefix else None for prefix in layout.prefixes]
         if layout.cached:
-            caches = [self._read_prefix(prefix) if prefix else None for prefix in layout.prefixes]
+            emphasis, plain = (None if one is None else one[0] for one in known)
             pads_R = self._pad_R1.squeeze(1)
-            self._cache = expand_prefixes((caches[0], caches[1]), pads_R, layout.cached)
-        ids_RT = self._tensor(layout.fresh())
-        self.prefilled_tok += ids_RT.numel()
-        self._take(self._read(ids_RT))
+            self._cache = expand_prefixes((emphasis, plain), pads_R, layout.cached)
+        if layout.cached == layout.width:
+            last = [one[1].expand(len(self), -1) for one in known if one is not None]
+            self._take(torch.cat(last))
+        else:
+            ids_RT = self._tensor(layout.fresh())
+            self.prefilled_tok += ids_RT.numel()
+            self._take(self._read(ids_RT))
 
-    def _read_prefix(self, prefix: Sequence[int]) -> DynamicCache:
-        """Keys and values of one half's prefix."""
+    def _read_prefix(self, prefix: Sequence[int]) -> tuple[DynamicCache, Tensor]:
+        """Keys and values of one half's prefix, and the logits after it. [1, V]"""
         cache = growing_cache()
         self.prefilled_tok += len(prefix)
-        self._forward(self._tensor([prefix]), cache, {})
-        return cache
+        return cache, self._forward(self._tensor([prefix]), cache, {})
 
     def _read(self, ids_RT: Tensor) -> Tensor:
         """Reads the next columns of all rows. Returns [R, V]."""
@@ -137,7 +150,11 @@ class Paired:
     def _forward(self, ids_RT: Tensor, cache: Cache, given: dict[str, Tensor]) -> Tensor:
         self.forwards += 1
         options = {"logits_to_keep": 1} | given
-        with self._head.attached() if self._head else nullcontext():
+        skinny = is_skinny(ids_RT.numel(), self._model.device)
+        with (
+            self._head.attached() if self._head else nullcontext(),
+            SkinnyProducts() if skinny else nullcontext(),
+        ):
             output = self._model(
                 input_ids=ids_RT,
                 past_key_values=cache,

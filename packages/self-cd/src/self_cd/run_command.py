@@ -179,7 +179,9 @@ def _answer(
     if config.handoff is not None:
         origin = (*origin, ("handoff", f"{config.handoff}, approximate"))
     with folder.timed("answers"):
-        pairs = _completions(answerer, items, config.flush_every)
+        # a hand-over changes the model in memory, once for all questions
+        size = config.flush_every if config.handoff is None else len(items)
+        pairs = _completions(answerer, items, size)
         for item, completion in progress(pairs, "run", total=len(items)):
             answer = answered(item, completion, method=config.method, alpha=alpha, origin=origin)
             folder.append(answer.record())
