@@ -8,9 +8,8 @@ from self_cd import analysis_report
 from self_cd.bounds import bound_file
 from self_cd.calibration import measure
 from self_cd.cli import APP
-from self_cd.config import CalibrateConfig, OpeningsConfig, SelfCDConfig
+from self_cd.config import CalibrateConfig, SelfCDConfig
 from self_cd.margin_rule import SideMargins, calibrate_margins
-from self_cd.presets import TINY_CONTRAST
 from self_cd.testing import save_chat_model
 
 CSV = """id,prompt,side,focus
@@ -74,10 +73,9 @@ def test_calibrate_reports_what_its_records_say(capsys, folder, data, tmp_path):
     ]
     model, tokenizer = load_model(str(folder))
     asked = [query for query, side in QUERIES if side == "harmful"]
-    config = SelfCDConfig(
-        openings=OpeningsConfig(refusal=("N", "I cannot"), answer=("S", "To ")),
-        prompts=TINY_CONTRAST.prompts,
-    )
+    used = json.loads((out / "config.json").read_text())["config"]["contrast"]
+    config = SelfCDConfig.model_validate(used)
+    assert config.openings.refusal == ("N", "I cannot")
     measured = measure(model, tokenizer, asked, config)
     assert sides[1].plain == pytest.approx(measured.plain, abs=1e-4)
     assert sides[1].emphasis == pytest.approx(measured.emphasis, abs=1e-4)
@@ -97,7 +95,7 @@ def test_calibrate_reports_what_its_records_say(capsys, folder, data, tmp_path):
 
 def test_the_bound_is_kept_and_found_again_by_resume(capsys, folder, data, tmp_path):
     out = tmp_path / "run"
-    # this model begins with these more often than with those, so there are true refusals
+    # random weights: one way round or the other there are true refusals
     words = ("--data", data, "--openings.answer", "N", "--openings.refusal", "S")
     other = ("--data", data, "--openings.refusal", "N", "--openings.answer", "S")
     code, said, _ = call(capsys, "calibrate", folder, out, *words)

@@ -11,7 +11,8 @@ from papercore.errors import ConfigError, DataError, ModelError
 from papercore.generate.types import SamplingParams
 from papercore.models import load_model
 from papercore.records import read_records
-from papercore.testing import run_cli
+from papercore.testing import Answer as Answer_
+from papercore.testing import chat, run_cli, stub_endpoint
 from self_cd import commands
 from self_cd.answers import Answer, read_answers
 from self_cd.bounds import remember_bound
@@ -284,3 +285,19 @@ def test_settings_that_a_baseline_leaves_unused_are_named(caplog):
     )
     assert "--alpha is not used" in caplog.text
     assert "--beta is not used" in caplog.text
+
+
+def test_a_baseline_on_an_endpoint_sends_messages(data, tmp_path):
+    with stub_endpoint(lambda call: chat("I cannot help with that.")) as stub:
+        settings = config(f"openai:m@{stub.url}", data, method="safety")
+        assert commands.run(settings, RunFlags(out=tmp_path / "run")) == 0
+        roles = [one["role"] for one in stub.calls[0].body["messages"]]
+    assert roles == ["system", "user"]
+    assert {one.label for one in answers(tmp_path / "run")} == {"refuse"}
+
+
+def test_an_endpoint_that_fails_leaves_no_verdict(data, tmp_path):
+    with stub_endpoint(lambda call: Answer_(status=400)) as stub:
+        settings = config(f"openai:m@{stub.url}", data, method="plain")
+        assert commands.run(settings, RunFlags(out=tmp_path / "run")) == 1
+    assert all(one.label is None and one.error for one in answers(tmp_path / "run"))

@@ -56,7 +56,7 @@ QUERY_TOK = 24
 
 KNOWN: Mapping[str, Shape] = {
     # source: spec of the miniature (section 8.1)
-    TINY_MODEL: Shape(2, 64, 128, 2, 2, 32, 114, 64, tied=False),
+    TINY_MODEL: Shape(2, 64, 128, 2, 2, 32, 112, 256, tied=False),
 }
 
 

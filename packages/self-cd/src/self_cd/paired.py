@@ -131,7 +131,7 @@ class Paired:
             self._take(self._read(ids_RT))
 
     def _read_prefix(self, prefix: Sequence[int]) -> tuple[DynamicCache, Tensor]:
-        """Keys and values of one half's prefix, and the logits after it. [1, V]"""
+        """Keys and values of one half's prefix, and the logits after it, [1, V]."""
         cache = growing_cache()
         self.prefilled_tok += len(prefix)
         return cache, self._forward(self._tensor([prefix]), cache, {})

@@ -66,5 +66,5 @@ def _turned(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     """The same as `linear`: (W x')' + b."""
     rows = states.reshape(-1, states.shape[-1])
     product = torch.mm(weight, rows.t()).t()
-    product = product.contiguous() if bias is None else product + bias
-    return product.reshape(*states.shape[:-1], -1)
+    product = product if bias is None else product + bias
+    return product.contiguous().view(*states.shape[:-1], -1)
