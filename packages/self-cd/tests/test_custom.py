@@ -140,6 +140,10 @@ def test_processors_act_on_the_contrast(make_pairs) -> None:
     ]
     assert new_tokens(found) == expected
     assert not any(scores.isnan().any() for scores in seen)
+    out = contrasted(
+        model, pairs, logits_processor=ban, return_dict_in_generate=True, output_logits=True
+    )
+    assert all(logits.isfinite().all() for logits in out.logits), "what it writes stays its own"
 
 
 def test_ends_and_padding_of_rows_that_ended(make_pairs) -> None:

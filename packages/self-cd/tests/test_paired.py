@@ -218,6 +218,14 @@ def test_nothing_of_the_head_stays_in_the_model(make_pairs) -> None:
     assert not model.lm_head._forward_pre_hooks
 
 
+def test_the_head_is_computed_once() -> None:
+    model = tiny_model("llama").bfloat16()
+    rows: list[int] = []
+    model.lm_head.register_forward_hook(lambda _, inputs, __: rows.append(inputs[0].numel()))
+    Paired(model, [Contexts((1, 2), (2,))])
+    assert set(rows) == {0}, "nothing is left for the product in low precision"
+
+
 def test_the_head_is_given_back_after_an_error() -> None:
     model = tiny_model("llama").bfloat16()
     with pytest.raises(IndexError), Float32Head(model).attached():

@@ -17,7 +17,7 @@ from self_cd import commands
 from self_cd.answers import Answer, read_answers
 from self_cd.bounds import remember_bound
 from self_cd.config import GenerateConfig, RunAnswersConfig, SelfCDConfig, SweepConfig
-from self_cd.generate import generate
+from self_cd.generation import generate
 from self_cd.prompts import Prompter
 from self_cd.testing import save_chat_model
 

@@ -9,7 +9,7 @@ from papercore.generate.types import SamplingParams
 from papercore.records import Record, RecordWriter, read_records
 from self_cd import trace_report
 from self_cd.config import OpeningsConfig, PromptConfig, SelfCDConfig
-from self_cd.generate import generate
+from self_cd.generation import generate
 from self_cd.items import Item
 from self_cd.prompts import Prompter
 from self_cd.testing import chat_model

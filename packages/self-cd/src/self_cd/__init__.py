@@ -14,7 +14,7 @@ from self_cd.config import PromptConfig, SelfCDConfig
 if TYPE_CHECKING:
     from self_cd.calibration import calibrate
     from self_cd.custom import contrastive_decode
-    from self_cd.generate import ContrastGenerator, generate, stream
+    from self_cd.generation import ContrastGenerator, generate, stream
 
 __all__ = [
     "ContrastGenerator",
@@ -29,11 +29,11 @@ __all__ = [
 __version__ = "1.0.0"
 
 _HEAVY = {
-    "ContrastGenerator": "self_cd.generate",
+    "ContrastGenerator": "self_cd.generation",
     "calibrate": "self_cd.calibration",
     "contrastive_decode": "self_cd.custom",
-    "generate": "self_cd.generate",
-    "stream": "self_cd.generate",
+    "generate": "self_cd.generation",
+    "stream": "self_cd.generation",
 }
 
 

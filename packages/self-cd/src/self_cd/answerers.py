@@ -25,7 +25,7 @@ from papercore.generate.types import Completion, Generator, Request, Usage
 from papercore.models import read_tokenizer
 from papercore.refs import parse_ref
 from self_cd.config import Method, PromptConfig, RunAnswersConfig
-from self_cd.generate import ContrastGenerator
+from self_cd.generation import ContrastGenerator
 from self_cd.intake import request_of
 from self_cd.items import Item
 from self_cd.prompts import Prompter, messages

@@ -17,7 +17,7 @@ from papercore.runs import Run, is_run_folder
 from self_cd.answerers import Answerer, answerer_for
 from self_cd.answers import Answer, read_answers
 from self_cd.config import GenerateConfig, RunAnswersConfig
-from self_cd.generate import stream
+from self_cd.generation import stream
 from self_cd.items import Item, query_hash
 from self_cd.run_command import answered, check_bound, provenance
 from self_cd.session import Session, open_session

@@ -223,7 +223,9 @@ class ContrastGenerator:
         if self._openings is None or self._config.guard is None:
             return list(jobs)
         plain = [job.contexts.plain for job in jobs]
-        margins = context_margins(self._model, plain, self._openings).tolist()
+        margins = context_margins(
+            self._model, plain, self._openings, float32_head=self._config.float32_head
+        ).tolist()
         return [
             replace(job, guarded=margin > self._config.guard)
             for job, margin in zip(jobs, margins, strict=True)

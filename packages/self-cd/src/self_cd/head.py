@@ -31,7 +31,7 @@ LOW = (torch.bfloat16, torch.float16)
 class Float32Head:
     """Computes a model's output head in float32 while attached; nothing of it stays in the model.
 
-    A head in float32 is left alone. One that is no plain linear layer, such as a quantized one,
+    A head in float32 or better is left alone. One that is no plain linear layer, such as a quantized one,
     keeps its precision, which is said once.
     """
 
@@ -39,7 +39,7 @@ class Float32Head:
         self._head: nn.Linear | None = None
         found: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         weight = getattr(found, "weight", None)
-        if isinstance(weight, Tensor) and weight.dtype is torch.float32:
+        if isinstance(weight, Tensor) and weight.dtype in (torch.float32, torch.float64):
             return
         if type(found) is nn.Linear and found.weight.dtype in LOW and not found.weight.is_meta:
             self._head = found

@@ -27,7 +27,7 @@ from self_cd.answers import answer_id, read_answers
 from self_cd.attribution import Explained, attribution_records
 from self_cd.calibration import calibrate
 from self_cd.config import Method
-from self_cd.generate import generate
+from self_cd.generation import generate
 from self_cd.items import Item
 from self_cd.mini_model import (
     Recipe,

@@ -13,7 +13,7 @@ from papercore.report import conclude
 from papercore.runs import Run, is_run_folder
 from self_cd.answers import answer_id, read_answers
 from self_cd.config import SweepConfig
-from self_cd.generate import generate
+from self_cd.generation import generate
 from self_cd.items import Item, ItemSet
 from self_cd.run_command import answered, failed_rows, provenance, tell
 from self_cd.session import Session, open_session
