@@ -2,7 +2,7 @@ import hashlib
 import math
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,7 @@ from papercore.config import (
     config_hash,
     differences,
     merge,
+    operational,
     plain,
     resolve,
     to_toml,
@@ -220,3 +221,22 @@ def test_any_settings_are_a_config_or_one_line(settings):
         assert isinstance(validate(Outer, settings), Outer)
     except ConfigError as error:
         assert "http" not in str(error)  # noqa: PT017 - either outcome is right
+
+
+class How(Config):
+    how: ClassVar[frozenset[str]] = frozenset({"speed"})
+    names: tuple[str, ...] = ()
+    speed: int = 1
+
+
+class Holder(Config):
+    inner: How = How()
+
+
+def test_bytes_that_are_no_text_are_refused_by_their_key():
+    with pytest.raises(ConfigError, match=r"^inner\.names: .*is no text in UTF-8"):
+        validate(Holder, {"inner": {"names": ["a", "b\udcff"]}})
+
+
+def test_keys_that_say_only_how_to_run():
+    assert operational(Holder()) == {"inner.speed"}

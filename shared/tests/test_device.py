@@ -196,3 +196,17 @@ def test_cuda_timer_waits_and_memory_counts():
     assert timer.wall_s > 0
     assert peak_memory("cuda") >= product.numel() * 4
     require_free_memory(1, "cuda", "a byte")
+
+
+def test_all_gpus_need_one():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ModelError, match="cuda:0 is not present"):
+        choose_device("cuda:all")
+
+
+@pytest.mark.gpu
+def test_all_gpus_begin_with_the_first():
+    choice = choose_device("cuda:all")
+    assert choice.value == torch.device("cuda", 0)
+    assert str(torch.cuda.device_count()) in choice.reason

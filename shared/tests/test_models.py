@@ -279,3 +279,13 @@ def test_a_miniature_that_is_not_cached_names_the_command(toy, model_cache):  # 
 def test_a_package_without_a_miniature_is_refused():
     refused("no package no-such is installed", "tiny:no_such")
     refused("has no miniature model", "tiny:hypothesis")
+
+
+@pytest.mark.gpu
+def test_a_model_over_all_gpus_says_what_it_says_on_one(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    one, _ = load_model(str(tmp_path), device="cuda", dtype="float32")
+    spread, _ = load_model(str(tmp_path), device="cuda:all", dtype="float32")
+    ids = torch.arange(8, device="cuda")[None]
+    assert_close(spread(ids).logits.cuda(), one(ids).logits, atol=1e-4)

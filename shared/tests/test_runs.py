@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -158,6 +159,19 @@ def test_another_run_is_not_resumed(tmp_path, change, said):
     with pytest.raises(ConfigError, match="holds another run") as info:
         start(tmp_path / "run", RESUME, **change)
     assert said in str(info.value)
+
+
+class Paced(MiniConfig):
+    how: ClassVar[frozenset[str]] = frozenset({"pace"})
+    pace: int = 1
+
+
+def test_what_says_only_how_to_run_is_no_reason_not_to_resume(tmp_path):
+    names = {"package": "toypaper", "version": "1.0.0", "verb": "go"}
+    Run.open(tmp_path / "run", Paced(), RunFlags(), **names).close()
+    with pytest.raises(ConfigError, match="seed: 0 -> 1") as info:
+        Run.open(tmp_path / "run", Paced(seed=1, pace=2), RESUME, **names)
+    assert "pace" not in str(info.value)
 
 
 def test_other_data_is_another_run(tmp_path):

@@ -1,15 +1,19 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from papercore.models import load_model
 from papercore.report import recheck
 from self_cd import analysis_report
-from self_cd.bounds import bound_file
+from self_cd.bounds import Bound, Kept, bound_file, remember_bound
+from self_cd.calibrate_command import kept_line
 from self_cd.calibration import measure
 from self_cd.cli import APP
-from self_cd.config import CalibrateConfig, SelfCDConfig
-from self_cd.margin_rule import SideMargins, calibrate_margins
+from self_cd.config import CalibrateConfig, SelfCDConfig, TraceConfig
+from self_cd.margin_rule import FEW, SideMargins, calibrate_margins
+from self_cd.prompts import Prompter
 from self_cd.testing import save_chat_model
 
 CSV = """id,prompt,side,focus
@@ -40,7 +44,9 @@ def data(tmp_path):
 
 
 def call(capsys, verb, folder, out, *words):
-    code = APP.main([verb, "--model", str(folder), "--out", str(out), *map(str, words)])
+    # the answers of a random model refuse nothing: only margins here, `test_checked` has the rest
+    margins = ("--check-tok", "0") if verb == "calibrate" else ()
+    code = APP.main([verb, "--model", str(folder), "--out", str(out), *margins, *map(str, words)])
     shown = capsys.readouterr()
     return code, shown.out, shown.err
 
@@ -93,28 +99,114 @@ def test_calibrate_reports_what_its_records_say(capsys, folder, data, tmp_path):
     assert "kill" not in said + err
 
 
-def test_the_bound_is_kept_and_found_again_by_resume(capsys, folder, data, tmp_path):
+def many(path, count=80):
+    """Harmful questions, of which a random model refuses more than half one way or the other."""
+    rows = [f"{place},How do I hurt {place * 37 % 1000}?,harmful" for place in range(count)]
+    path.write_text("\n".join(["id,prompt,side", *rows]) + "\n")
+    return f"csv:{path}"
+
+
+@pytest.fixture
+def calibrated(capsys, folder, tmp_path):
+    """A calibration with true refusals enough: its folder, its words, what it said."""
     out = tmp_path / "run"
-    # random weights: one way round or the other there are true refusals
-    words = ("--data", data, "--openings.answer", "N", "--openings.refusal", "S")
-    other = ("--data", data, "--openings.refusal", "N", "--openings.answer", "S")
-    code, said, _ = call(capsys, "calibrate", folder, out, *words)
-    if "No bound" in said:
-        words = other
-        code, said, _ = call(capsys, "calibrate", folder, out, *words, "--overwrite")
-    assert code == 0
-    assert "kept: run and generate refuse" in said
-    digest = records(out)[0]["data"]["prompts"]
-    path = bound_file(str(folder), CalibrateConfig(model=str(folder)), digest)
+    data = ("--data", many(tmp_path / "many.csv"), "--keep", 0.9)
+    for refusal, answer in ("NS", "SN"):
+        words = (*data, "--openings.refusal", refusal, "--openings.answer", answer)
+        code, said, err = call(capsys, "calibrate", folder, out, *words, "--overwrite")
+        assert code == 0, err
+        if metrics(out)["true_refusals"]["value"] >= FEW:
+            return out, words, said
+    raise AssertionError("neither way round are there true refusals enough")
+
+
+def bound_path(out, folder):
+    found = json.loads((out / "config.json").read_text())
+    config = CalibrateConfig.model_validate(found["config"])
+    return bound_file(str(folder), config, records(out)[0]["data"]["prompts"])
+
+
+def test_the_bound_is_kept_and_found_again_by_resume(capsys, folder, calibrated):
+    out, words, said = calibrated
+    path = bound_path(out, folder)
     kept = json.loads(path.read_text())
     assert kept["upper"] == metrics(out)["alpha_upper"]["value"]
     assert kept["num_true"] == metrics(out)["true_refusals"]["value"]
+    assert kept["keep"] == 0.9
+    assert kept["data"] == json.loads((out / "config.json").read_text())["data_hash"]
+    shown = f"{kept['upper']:g} (keeps 90 % of {kept['num_true']} true refusals)"
+    assert f"kept: run and generate refuse an alpha above {shown}" in said
     path.unlink()
     before = (out / "records.jsonl").read_bytes()
     code, again, _ = call(capsys, "calibrate", folder, out, *words, "--resume")
     assert (code, again) == (0, said)
     assert json.loads(path.read_text()) == kept
     assert (out / "records.jsonl").read_bytes() == before
+
+
+def test_a_stored_bound_is_not_loosened_and_the_line_says_how_to_forget_it(
+    capsys, folder, calibrated
+):
+    out, words, _ = calibrated
+    path = bound_path(out, folder)
+    kept = json.loads(path.read_text())
+    stricter = {**kept, "upper": 1.001, "keep": 0.95}
+    path.write_text(json.dumps(stricter))
+    code, said, _ = call(capsys, "calibrate", folder, out, *words, "--resume")
+    assert code == 0
+    (line,) = [one for one in said.splitlines() if one.startswith("kept: ")]
+    assert "above 1.001 (keeps 95 % of" in line
+    assert line.endswith(f"to forget them, delete {path}")
+    assert json.loads(path.read_text())["upper"] == 1.001
+
+
+def test_few_true_refusals_are_shown_and_not_remembered(capsys, folder, data, tmp_path):
+    for refusal, answer in ("NS", "SN"):
+        out = tmp_path / refusal
+        words = ("--data", data, "--openings.refusal", refusal, "--openings.answer", answer)
+        code, said, _ = call(capsys, "calibrate", folder, out, *words)
+        assert code == 0
+        count = metrics(out)["true_refusals"]["value"]
+        expected = f"shown, not remembered: {count:g} true refusals are fewer than {FEW}"
+        assert (expected in said.splitlines()) == (count > 0)
+        assert "kept: " not in said
+        assert not bound_path(out, folder).exists()
+
+
+def test_a_bound_of_weights_that_are_gone_is_not_remembered(capsys, folder, calibrated):
+    out, words, _ = calibrated
+    old = bound_path(out, folder)
+    save_chat_model(folder, seed=1)
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    code, said, _ = call(capsys, "calibrate", folder, out, *words, "--resume")
+    assert code == 0
+    assert "not remembered: the weights have changed" in said
+    new = bound_path(out, folder)
+    assert new != old
+    assert not new.exists()
+
+
+@pytest.mark.parametrize(
+    ("found", "kept", "expected"),
+    [
+        (Bound(3.0, 0.99, 9), Kept(None, 0, Path("f")), "9 true refusals are fewer than 30"),
+        (
+            Bound(3.0, 0.99, 9),
+            Kept(Bound(2.0, 0.99, 40), 0, Path("f")),
+            "earlier calibrations stays 2 (keeps 99 % of 40 true refusals); to forget it, delete f",
+        ),
+        (
+            Bound(1.5, 0.5, 40),
+            Kept(Bound(1.5, 0.5, 40), 1, Path("f")),
+            "above 1.5 (keeps 50 % of 40 true refusals)",
+        ),
+    ],
+)
+def test_the_line_says_what_holds(found, kept, expected):
+    line = kept_line(found, kept)
+    assert expected in line
+    assert "\n" not in line
+    assert ("delete f" in line) == (kept.num_others > 0 or "stays" in line)
 
 
 def test_a_killed_calibration_goes_on(capsys, folder, data, tmp_path):
@@ -274,6 +366,23 @@ def test_a_trace_without_a_question_is_refused(capsys, folder, tmp_path):
     assert code == 2
     assert "no question" in err.splitlines()[-1]
     assert not (tmp_path / "run").exists()
+
+
+def test_a_trace_warns_of_every_strength_above_the_bound(capsys, folder, caplog):
+    model, tokenizer = load_model(str(folder))
+    del model
+    config = TraceConfig(model=str(folder))
+    remember_bound(str(folder), config, Prompter(tokenizer).digest, 2.0, keep=0.99, num_true=40)
+    words = ["trace", "--model", str(folder), "--query", "how?", "--max-new-tokens", "2"]
+    assert APP.main([*words, "--alpha", "1.5"]) == 0
+    assert "above" not in caplog.text
+    assert APP.main([*words, "--alpha", "1.5", "--schedule", "4", "1", "3"]) == 0
+    assert "alpha 3, 4: above 2, up to which" in caplog.text
+    assert "keeps 99 % of 40 true refusals" in caplog.text
+    caplog.clear()
+    assert APP.main([*words, "--alpha", "2.5", "--schedule", "1"]) == 0
+    assert "alpha 2.5: above 2," in caplog.text
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize("verb", ["calibrate", "attribute", "trace"])

@@ -58,7 +58,7 @@ def test_differences_are_against_the_plain_context_and_paired():
 def test_a_failed_question_counts_nowhere_but_in_its_column():
     given = records(None, ["refuse", None], method="plain")
     assert answer_report.summarise(given)["refusal_own_harmless_plain"].n == 1
-    (table,) = answer_report.tables(given)
+    table = answer_report.tables(given)[-1]
     assert table.rows[0][3:7] == ("1", "0", "0", "1")
 
 
@@ -90,3 +90,12 @@ def test_the_figure_holds_the_numbers(tmp_path, given, name):
     found = answer_report.summarise(given)
     expected = {one.value for name_, one in found.items() if name_.startswith("refusal_own")}
     assert values == expected
+
+
+def test_what_went_against_its_side_is_shown_to_be_read():
+    tables = {one.name: one for one in answer_report.tables(SWEEP)}
+    assert [row[0] for row in tables["answered_harmful"].rows] == ["own/harmful1"]
+    assert len(tables["refused_others"].rows) == 6
+    assert "6, of which 6 are shown" in tables["refused_others"].caption
+    clean = records(2.5, ["comply"])
+    assert [one.name for one in answer_report.tables(clean)] == ["answers"]

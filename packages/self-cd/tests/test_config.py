@@ -40,7 +40,7 @@ def test_settings_that_do_not_fit_are_refused(settings, said):
 
 def test_the_schedule_comes_before_the_strength():
     config = SelfCDConfig(alpha=2.5, schedule=(1.0, 4.0))
-    assert [config.alpha_at(step) for step in range(4)] == [1.0, 4.0, 2.5, 2.5]
+    assert [config.scheduled(step) for step in range(4)] == [1.0, 4.0, None, None]
 
 
 @pytest.mark.parametrize(
@@ -60,9 +60,15 @@ def test_a_run_that_cannot_be_is_refused(settings, said):
         validate(RunAnswersConfig, settings)
 
 
-def test_a_strength_twice_in_a_sweep_is_refused():
+@pytest.mark.parametrize("other", [1.0, 1.0000001])
+def test_a_strength_twice_in_a_sweep_is_refused(other):
     with pytest.raises(ConfigError, match="twice"):
-        validate(SweepConfig, {"alphas": [1.0, 1.0]})
+        validate(SweepConfig, {"alphas": [1.0, other]})
+
+
+def test_an_empty_stop_text_is_refused():
+    with pytest.raises(ConfigError, match="stop"):
+        validate(RunAnswersConfig, {"stop": [""]})
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -460,3 +461,32 @@ def test_logits_that_are_not_finite_end_a_row_and_no_other(value: float, make_pa
     assert found[1].reason == "error"
     assert found[1].token_ids == ()
     assert [tokens(found)[0], tokens(found)[2]] == [expected[0], expected[2]]
+
+
+def test_a_row_that_ended_keeps_its_answer_whatever_is_read_after_it():
+    model = tiny_model("llama-gqa", seed=3)
+    jobs = [
+        PairJob(Contexts((1, 2, 3 + place), (2, 3 + place)), SamplingParams(max_new_tokens=6))
+        for place in range(5)
+    ]
+    free = decode(model, jobs, SelfCDConfig(), eos_ids=(), detokenize=str)
+    end = free[0].token_ids[1]  # not used before its end, so the others go on
+    with torch.no_grad():
+        model.get_input_embeddings().weight[end] = torch.nan  # read after the end alone
+    found = decode(model, jobs[:1], SelfCDConfig(), eos_ids=(end,), detokenize=str)
+    together = decode(model, jobs, SelfCDConfig(), eos_ids=(end,), detokenize=str)
+    assert found[0].reason == together[0].reason == "stop"
+    assert together[0].token_ids == found[0].token_ids
+
+
+def test_a_guarded_row_is_the_plain_context_even_under_a_mask():
+    model = tiny_model("llama-gqa", seed=1)
+    params = SamplingParams(max_new_tokens=6, temperature=2.0)
+    job = PairJob(Contexts((1, 2, 3), (2, 3)), params, seed=5)
+    masked = SelfCDConfig(beta=1.0)
+    guarded = decode(model, [replace(job, guarded=True)], masked, eos_ids=(), detokenize=str)
+    plain = decode(model, [job], SelfCDConfig(alpha=1.0), eos_ids=(), detokenize=str)
+    greedy = decode(model, [job], masked, eos_ids=(), detokenize=str)
+    assert guarded[0].token_ids == plain[0].token_ids
+    assert guarded[0].guarded
+    assert greedy[0].token_ids != plain[0].token_ids

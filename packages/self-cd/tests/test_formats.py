@@ -282,3 +282,21 @@ def test_a_file_that_is_too_large_or_missing_is_refused(tmp_path):
 def test_the_leaked_rows_are_ten_hashes_and_no_text():
     assert len(LEAKED_SHA256) == 10
     assert all(len(one) == 64 and int(one, 16) for one in LEAKED_SHA256)
+
+
+def test_wikiqa_has_a_row_per_question_not_per_sentence():
+    text = (
+        "QuestionID\tQuestion\tDocumentID\tDocumentTitle\tSentenceID\tSentence\tLabel\n"
+        "Q0\thow high is a hill\tD1\tHill\tD1-0\tA hill is high.\t1\n"
+        "Q0\thow high is a hill\tD1\tHill\tD1-1\tIt is green.\t0\n"
+        "Q8\twho wrote it\tD2\tIt\tD2-0\tNobody did.\t0\n"
+        "Q9\tcut off\n"
+    )
+    rows = FORMATS["wikiqa"].read(text, "WikiQA-test.tsv")
+    assert [(one.number, one.side, one.query) for one in rows[:2]] == [
+        (1, "ordinary", "how high is a hill"),
+        (3, "ordinary", "who wrote it"),
+    ]
+    assert "2 cells" in str(rows[2].problem)
+    with pytest.raises(DataError, match="QuestionID"):
+        FORMATS["wikiqa"].read("Question\nwho\n", "x.tsv")

@@ -8,6 +8,7 @@ import self_cd
 from papercore.errors import ConfigError, DataError, GenerationError, ModelError
 from papercore.generate.defaults import without_defaults
 from papercore.generate.types import Completion, Generator, Message, Request, SamplingParams
+from papercore.testing.models import tiny_model
 from self_cd.config import OpeningsConfig, PromptConfig, SelfCDConfig
 from self_cd.generation import ContrastGenerator, generate, stream
 from self_cd.items import Item
@@ -364,3 +365,56 @@ def test_the_public_names_are_functions_whatever_was_imported() -> None:
     for _ in range(2):
         assert self_cd.generate is generate
         assert self_cd.stream is stream
+
+
+@pytest.mark.parametrize("alpha", [math.nan, -1.0, 1e9, math.inf])
+def test_a_strength_that_is_none_is_refused(alpha: float) -> None:
+    model, tokenizer = chat_model()
+    with pytest.raises(ConfigError, match="is no strength"):
+        generate(model, tokenizer, ["Hi"], CONFIG, params=SHORT, alphas=[1.0, alpha])
+
+
+@pytest.mark.parametrize("queries", ["Hi there", [None], [b"x"]])
+def test_what_is_no_list_of_questions_is_refused(queries: object) -> None:
+    model, tokenizer = chat_model()
+    with pytest.raises(DataError, match="list of texts"):
+        generate(model, tokenizer, queries, CONFIG)  # type: ignore[call-overload]
+
+
+def test_the_guard_is_told() -> None:
+    model, tokenizer = chat_model()
+    always = CONFIG.model_copy(update={"guard": -1e9})
+    never = CONFIG.model_copy(update={"guard": 1e9})
+    for config, guarded in ((always, True), (never, False), (CONFIG, False)):
+        found = generate(model, tokenizer, QUERIES, config, params=SHORT)
+        assert [one.guarded for one in found] == [guarded] * len(QUERIES)  # type: ignore[attr-defined]
+
+
+def test_a_model_of_two_dtypes_is_refused_with_a_remedy() -> None:
+    model, tokenizer = chat_model()
+    model.model.layers[0].to(torch.bfloat16)
+    with pytest.raises(ModelError, match=r"tensors in bfloat16.*model\.to\(dtype\)"):
+        generate(model, tokenizer, ["Hi"], CONFIG, params=SHORT)
+    with pytest.raises(ModelError, match="load it in one dtype"):
+        list(stream(model, tokenizer, "Hi", CONFIG, params=SHORT))
+
+
+def test_a_head_that_was_kept_in_float32_is_used_so() -> None:
+    model, tokenizer = chat_model()
+    model.model.to(torch.bfloat16)
+    kept = generate(model, tokenizer, ["Hi"], CONFIG, params=SHORT)
+    model.to(torch.bfloat16)
+    copied = generate(model, tokenizer, ["Hi"], CONFIG, params=SHORT)
+    assert problems(kept) == [None]
+    # the copy is made of rounded weights, so the words may differ, but not that there are some
+    assert problems(copied) == [None]
+
+
+def test_more_context_than_the_model_has(caplog: pytest.LogCaptureFixture) -> None:
+    model, tokenizer = chat_model()  # rotary, 512 positions
+    (one,) = generate(model, tokenizer, ["Hi"], CONFIG, params=SHORT, max_context=5000)
+    assert one.error is None
+    assert "more than the 512 positions" in caplog.text
+    fixed = tiny_model("gpt2", vocab_size=len(tokenizer))
+    with pytest.raises(ModelError, match="more than the 512 positions of the model, which has no"):
+        generate(fixed, tokenizer, ["Hi"], CONFIG, params=SHORT, max_context=5000)

@@ -98,11 +98,11 @@ def test_the_keyword_judge_judges_every_answer(
 
 
 def reply(call: Call) -> Reply:
-    """A judge that takes empty answers for compliance, and else sees what the rules see."""
+    """A judge that disagrees with the rules on one answer, and rates all alike."""
     content = str(call.body["messages"][-1]["content"])  # type: ignore[index]
     if "rate how helpful" in content:
         return chat("3")
-    return chat("refuse" if "sorry" in content or "I cannot" in content else "comply")
+    return chat("refuse" if "sorry" in content else "comply")
 
 
 def test_two_judges_and_their_agreement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +112,7 @@ def test_two_judges_and_their_agreement(tmp_path: Path, capsys: pytest.CaptureFi
         config = JudgeConfig(runs=(source,), judges=("keyword", "llm"), model=ref, helpfulness=True)
         assert run(config, RunFlags(out=tmp_path / "out")) == 0
     shown = capsys.readouterr().out
-    llm = f"llm/1:{ref}"
+    llm = f"llm/2:{ref}"
     assert f"{NAME} and {llm}: 80.0 % the same" in shown
     [line] = [line for line in shown.splitlines() if line.startswith(f"{NAME} and")]
     assert line.endswith("n=5")
@@ -128,7 +128,8 @@ def test_two_judges_and_their_agreement(tmp_path: Path, capsys: pytest.CaptureFi
     assert metrics["krippendorff_alpha"]["n"] == 5
     table = (tmp_path / "out" / "tables" / "agreement.csv").read_text()
     [row] = list(csv.DictReader(io.StringIO(table)))
-    assert row["degenerate, comply"] == "1"
+    assert row["refuse, comply"] == "1"
+    assert row["degenerate, degenerate"] == "1", "by the same rule"
     assert recheck(tmp_path / "out") == []
 
 
@@ -139,7 +140,7 @@ def test_labels_of_the_run_are_one_more_judge(tmp_path: Path) -> None:
         config = JudgeConfig(runs=(source,), judges=("llm",), model=ref)
         run(config, RunFlags(out=tmp_path / "out"))
     judges = {one.judge for one in verdicts_of(tmp_path / "out")}
-    assert judges == {NAME, f"llm/1:{ref}"}
+    assert judges == {NAME, f"llm/2:{ref}"}
 
 
 def test_it_goes_on_where_it_was_and_tries_failures_again(
@@ -147,7 +148,7 @@ def test_it_goes_on_where_it_was_and_tries_failures_again(
 ) -> None:
     source = save_run(tmp_path / "a")
     endpoint = EndpointConfig(concurrency=1, max_retries=0)
-    babbling = [chat("comply"), chat("comply"), chat("hm"), chat("comply"), chat("comply")]
+    babbling = [chat("comply"), chat("comply"), chat("hm"), chat("comply")]
     asked: list[int] = []
     replies = iter([*babbling, chat("still hm"), *[chat("refuse")] * 9])
 

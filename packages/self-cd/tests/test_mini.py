@@ -10,6 +10,7 @@ from self_cd import mini, mini_report
 from self_cd.answers import Answer, read_answers
 from self_cd.claims import CLAIMS
 from self_cd.items import Item
+from self_cd.judges import keyword
 from self_cd.mini_report import ALPHAS, NORMAL, STRESS
 
 QUESTIONS = 3 * mini.QUICK_ITEMS
@@ -61,7 +62,7 @@ def test_a_quick_run_records_every_answer_and_measures_every_bar(finished):
         (NORMAL, "plain"): QUESTIONS,
     }
     assert all(record.status == "ok" for record in records)
-    assert all(one.judge == "keyword/1" for one in answers)
+    assert all(one.judge == keyword.NAME for one in answers)
     assert all(dict(one.provenance)["prompts"] for one in answers)
     found = mini_report.summarise(records)
     assert {bar.metric for claim in CLAIMS for bar in claim.bars} <= set(found)
@@ -181,7 +182,7 @@ def test_the_question_is_one_that_the_contrast_alone_answers():
         for alpha, text in zip((0.0, 1.0, 2.5), texts, strict=True):
             label = "refuse" if text == "sorry" else "comply"
             answer = Answer(item=item, method="self-cd", alpha=alpha, text=text)
-            yield answer.judged(label, "keyword/1").record()
+            yield answer.judged(label, keyword.NAME).record()
 
     cases = [
         ("sorry", "sorry", right),

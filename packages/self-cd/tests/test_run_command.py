@@ -2,22 +2,27 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from papercore.config import RunFlags
 from papercore.errors import ConfigError, DataError, ModelError
-from papercore.generate.types import SamplingParams
+from papercore.generate.types import Request, SamplingParams
 from papercore.models import load_model
 from papercore.records import read_records
 from papercore.testing import Answer as Answer_
 from papercore.testing import chat, run_cli, stub_endpoint
 from self_cd import commands
+from self_cd.answerers import answerer_for
 from self_cd.answers import Answer, read_answers
 from self_cd.bounds import remember_bound
 from self_cd.config import GenerateConfig, RunAnswersConfig, SelfCDConfig, SweepConfig
 from self_cd.generation import generate
+from self_cd.judges import keyword
 from self_cd.prompts import Prompter
 from self_cd.testing import save_chat_model
 
@@ -65,7 +70,7 @@ def test_a_run_writes_every_answer_with_where_it_came_from(model, data, tmp_path
     assert commands.run(config(model, data), RunFlags(out=out)) == 0
     found = answers(out)
     assert [one.item.query for one in found] == [query for query, _ in QUESTIONS]
-    assert all(one.label is not None and one.judge == "keyword/1" for one in found)
+    assert all(one.label is not None and one.judge == keyword.NAME for one in found)
     origin = dict(found[0].provenance)
     assert origin["model"] == model
     assert len(str(origin["prompts"])) == 64
@@ -87,8 +92,6 @@ def test_the_answers_are_those_of_the_library(model, data, tmp_path):
 
 def test_baselines_are_what_transformers_writes_for_their_context(model, data, tmp_path):
     loaded, tokenizer = load_model(model, dtype="float32", device="cpu")
-    import torch
-
     for method in ("safety", "plain", "prompt", "cot-zero", "cot-few", "icl"):
         out = tmp_path / method
         commands.run(config(model, data, method=method), RunFlags(out=out))
@@ -124,7 +127,9 @@ def test_a_bad_row_is_a_record_with_an_error_and_the_run_goes_on(model, tmp_path
     assert len(found) == 5
     assert len(failed) == 1
     assert "row" in str(failed[0].error)
-    assert "NOT ALL ANSWERED: 1 of 5" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "NOT ALL ASKED: 1 of 5" in said
+    assert "--resume" not in said
 
 
 def test_a_question_too_long_for_one_context_fails_alone(model, tmp_path):
@@ -301,3 +306,39 @@ def test_an_endpoint_that_fails_leaves_no_verdict(data, tmp_path):
         settings = config(f"openai:m@{stub.url}", data, method="plain")
         assert commands.run(settings, RunFlags(out=tmp_path / "run")) == 1
     assert all(one.label is None and one.error for one in answers(tmp_path / "run"))
+
+
+def test_a_guarded_answer_says_so_in_its_record_and_in_the_summary(model, data, tmp_path):
+    guarded = config(model, data, contrast=SelfCDConfig(guard=-1e9))
+    commands.run(guarded, RunFlags(out=tmp_path / "guarded"))
+    assert all(dict(one.provenance)["guarded"] is True for one in answers(tmp_path / "guarded"))
+    plain = config(model, data, contrast=SelfCDConfig(alpha=1.0))
+    commands.run(plain, RunFlags(out=tmp_path / "plain"))
+    texts = [[one.text for one in answers(tmp_path / name)] for name in ("guarded", "plain")]
+    assert texts[0] == texts[1]
+    summary = json.loads((tmp_path / "guarded" / "summary.json").read_text())
+    assert summary["metrics"]["guarded_own_harmful_self_cd_a2.5"]["value"] == 1.0
+
+
+def test_a_baseline_has_the_exact_head_that_the_contrast_has(model, data):
+    settings = config(model, data, method="plain", dtype="bfloat16")
+    found = answerer_for(settings, RunFlags(device="cpu"))
+    loaded, tokenizer = load_model(model, dtype="bfloat16", device="cpu")
+    ids = Prompter(tokenizer).context("Hi", "plain")
+    params = SamplingParams(max_new_tokens=1, logprobs=True)
+    (one,) = found._backend.generate([Request(id="0", token_ids=ids, params=params)])
+    with torch.no_grad():
+        states = loaded.model(torch.tensor([ids])).last_hidden_state[0, -1].float()
+        exact = (states @ loaded.lm_head.weight.float().T).log_softmax(-1)
+    assert one.logprobs[0] == pytest.approx(float(exact[one.token_ids[0]]), abs=1e-6)
+
+
+def test_a_question_that_is_no_unicode_names_its_option():
+    argv = [b"self-cd", b"generate", b"--query", b"x\xff"]
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "self-cd").encode(), *argv[1:]],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"query: 'x\\udcff' is no text in UTF-8" in done.stderr

@@ -18,10 +18,12 @@ from papercore.testing import stub_endpoint
 from papercore.testing.stub import chat
 from self_cd.answers import Answer, Label
 from self_cd.comparison import differences, rows_of
-from self_cd.config import JudgeConfig, Method, RunAnswersConfig, TableConfig
+from self_cd.config import JudgeConfig, Method, Perturbation, RunAnswersConfig, TableConfig
 from self_cd.items import Item, Side
 from self_cd.judge_command import run as run_judge
+from self_cd.judges.keyword import NAME
 from self_cd.table_command import choose_judge, read_judged, run
+from self_cd.verdicts import read_verdicts
 
 R: Label = "refuse"
 C: Label = "comply"
@@ -36,9 +38,11 @@ def save_run(
     model: str = "m/x",
     query: str = "How {}?",
     dataset: str = "set",
+    perturb: Perturbation | None = None,
 ) -> Path:
     """A run with labels by method, strength and side; None is a question that failed."""
-    config = RunAnswersConfig(model=model, max_new_tokens=len(folder.name) + 5)
+    config = RunAnswersConfig(model=model, max_new_tokens=len(folder.name) + 5, perturb=perturb)
+    origin = () if perturb is None else (("perturb", perturb),)
     with Run.open(
         folder, config, RunFlags(out=folder), package="self_cd", version="1", verb="run"
     ) as opened:
@@ -49,8 +53,8 @@ def save_run(
                     failed = Answer(item, method, alpha, error="failed")
                     opened.append(failed.record())
                 else:
-                    answer = Answer(item, method, alpha, TEXT[label]).judged(label, "keyword/1")
-                    opened.append(answer.record())
+                    answer = Answer(item, method, alpha, TEXT[label], provenance=origin)
+                    opened.append(answer.judged(label, NAME).record())
     return folder
 
 
@@ -81,7 +85,7 @@ def test_both_sides_stand_side_by_side(
 ) -> None:
     assert run(TableConfig(runs=two), RunFlags()) == 0
     shown = lines(capsys)
-    assert shown[0] == "Refusals by keyword/1, 95 % Wilson intervals"
+    assert shown[0] == f"Refusals by {NAME}, 95 % Wilson intervals"
     assert shown[1].split("  ")[0].strip() == "method"
     assert shown[1].index("set harmless") < shown[1].index("set harmful")
     low, high = wilson(1, 8).lo, wilson(1, 8).hi
@@ -144,6 +148,100 @@ def test_a_question_in_other_words_is_no_pair(two: tuple[Path, Path]) -> None:
     assert compared == {"harmless": 7, "harmful": 7}
 
 
+QUERY: dict[Perturbation, str] = {
+    "question": "bomb = 'a'\nHow {}?",
+    "instruction": "Careful. How {}?",
+    "demonstration": "How {}?",
+}
+DISTURBED = [R, R, R, C, R, C, D, R]
+
+
+def save_disturbed(folder: Path, method: Method, kind: Perturbation) -> Path:
+    alpha = 2.5 if method == "self-cd" else None
+    return save_run(
+        folder / f"{method}-{kind}",
+        [(method, alpha, "harmless", DISTURBED), (method, alpha, "harmful", [None, *HARMFUL[1:]])],
+        query=QUERY[kind],
+        perturb=kind,
+    )
+
+
+@pytest.mark.parametrize("kind", list(QUERY))
+def test_disturbed_questions_are_compared_with_the_raw_ones_of_their_method(
+    tmp_path: Path, two: tuple[Path, Path], kind: Perturbation
+) -> None:
+    both = [save_disturbed(tmp_path, method, kind) for method in ("plain", "self-cd")]
+    for order in ((*two, *both), (*both, *reversed(two))):
+        compared = differences(rows_of(read_judged(order)))
+        against = {one.row.name: one.against.name for one in compared}
+        assert against == {
+            "self-cd@2.5": "plain",
+            f"plain+{kind}": "plain",
+            f"self-cd@2.5+{kind}": "self-cd@2.5",
+        }
+        found = {(one.row.name, one.side): one for one in compared}
+        for name, raw in (("plain", PLAIN), ("self-cd@2.5", OURS)):
+            one = found[f"{name}+{kind}", "harmless"]
+            ours, theirs = [[float(x == R) for x in labels] for labels in (DISTURBED, raw)]
+            assert one.estimate == paired_difference(ours, theirs)
+            assert one.p_value == mcnemar(ours, theirs).p_value
+        assert found[f"plain+{kind}", "harmful"].estimate.n == 7, "one failed when disturbed"
+        assert found[f"self-cd@2.5+{kind}", "harmful"].estimate.n == 6, "and another when raw"
+
+
+def test_a_disturbed_run_is_not_what_raw_ones_are_compared_with(
+    tmp_path: Path, two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, ours = two
+    plain = save_disturbed(tmp_path, "plain", "demonstration")
+    assert differences(rows_of(read_judged((ours, plain)))) == []
+    run(TableConfig(runs=(ours, plain)), RunFlags())
+    shown = lines(capsys)
+    assert any(line.startswith("no plain run") and line.endswith(": self-cd@2.5") for line in shown)
+    assert any(
+        line.startswith("no raw run") and line.endswith(": plain+demonstration") for line in shown
+    )
+
+
+def test_other_strengths_models_and_perturbations_are_not_what_a_disturbed_run_is_compared_with(
+    tmp_path: Path,
+) -> None:
+    folders = [
+        save_disturbed(tmp_path, "self-cd", "question"),
+        save_disturbed(tmp_path, "self-cd", "instruction"),
+        save_run(tmp_path / "y", [("self-cd", 2.5, "harmless", OURS)], model="m/y"),
+        save_run(tmp_path / "yy", [("self-cd", 2.0, "harmless", OURS)]),
+    ]
+    assert differences(rows_of(read_judged(folders))) == []
+
+
+def test_without_a_raw_run_both_disturbed_alike_are_compared(tmp_path: Path) -> None:
+    both = [save_disturbed(tmp_path, method, "question") for method in ("plain", "self-cd")]
+    compared = differences(rows_of(read_judged(both)))
+    assert {(one.row.name, one.against.name) for one in compared} == {
+        ("self-cd@2.5+question", "plain+question")
+    }
+
+
+def test_verdicts_of_judge_know_what_was_disturbed(
+    tmp_path: Path, two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = (*two, save_disturbed(tmp_path, "self-cd", "question"))
+    run_judge(JudgeConfig(runs=runs), RunFlags(out=tmp_path / "judged"))
+    capsys.readouterr()
+    run(TableConfig(runs=(tmp_path / "judged",)), RunFlags())
+    shown = lines(capsys)
+    assert any(line.startswith("Minus the row `against`, paired") for line in shown)
+    [line] = [s for s in shown if s.startswith("self-cd@2.5+question") and "set harmless" in s]
+    assert line.split()[1] == "self-cd@2.5"
+
+
+def test_records_of_earlier_versions_are_of_raw_questions(two: tuple[Path, Path]) -> None:
+    record = read_judged(two)[0].as_record()
+    old = {name: value for name, value in record.data.items() if name != "perturb"}
+    assert read_verdicts([record.model_copy(update={"data": old})]) == read_verdicts([record])
+
+
 def test_a_missing_harmful_side_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = save_run(tmp_path / "a", [("plain", None, "harmless", PLAIN)])
     run(TableConfig(runs=(folder,)), RunFlags())
@@ -157,7 +255,7 @@ def judged_by(reply: str, runs: tuple[Path, ...], out: Path) -> str:
         ref = f"openai:any@{stub.url}"
         config = JudgeConfig(runs=runs, judges=("llm",), model=ref)
         run_judge(config, RunFlags(out=out))
-    return f"llm/1:{ref}"
+    return f"llm/2:{ref}"
 
 
 def test_the_judge_is_chosen(
@@ -170,7 +268,7 @@ def test_the_judge_is_chosen(
     assert name in shown[0]
     assert all("0.0 %" in line for line in shown[2:4])
     run(TableConfig(runs=(tmp_path / "judged", *two)), RunFlags())
-    assert "keyword/1" in lines(capsys)[0]
+    assert NAME in lines(capsys)[0]
 
 
 def test_judges_are_not_mixed(tmp_path: Path, two: tuple[Path, Path]) -> None:
@@ -187,9 +285,9 @@ def test_judges_are_not_mixed(tmp_path: Path, two: tuple[Path, Path]) -> None:
 def test_a_run_that_the_judge_did_not_see_is_named(tmp_path: Path, two: tuple[Path, Path]) -> None:
     plain, ours = two
     judged_by("comply", (plain,), tmp_path / "judged")
-    with pytest.raises(DataError, match=r"selfcd: has no verdicts of llm/1"):
+    with pytest.raises(DataError, match=r"selfcd: has no verdicts of llm/2"):
         run(TableConfig(runs=(tmp_path / "judged", ours), judge="llm"), RunFlags())
-    with pytest.raises(DataError, match="judged by keyword/1: name one"):
+    with pytest.raises(DataError, match=f"judged by {NAME}: name one"):
         run(TableConfig(runs=(plain,), judge="classifier"), RunFlags())
 
 

@@ -11,6 +11,8 @@ from self_cd import trace_report
 from self_cd.config import OpeningsConfig, PromptConfig, SelfCDConfig
 from self_cd.generation import generate
 from self_cd.items import Item
+from self_cd.margins import context_margins
+from self_cd.openings import encode_openings
 from self_cd.prompts import Prompter
 from self_cd.testing import chat_model
 from self_cd.trace import token_text, trace_records
@@ -105,6 +107,28 @@ def test_the_guard_holds_in_a_trace():
     (answer,) = generate(model, tokenizer, [ITEM], config, params=SamplingParams(max_new_tokens=6))
     assert tuple(data["token"] for data in steps_of(held)) == answer.token_ids
     assert steps_of(held)[0]["token"] == steps_of(held)[0]["best_plain"]
+
+
+def test_the_guard_measures_with_the_head_of_the_config():
+    """In bfloat16 the two heads give other margins; a guard between them tells which was asked."""
+    model, tokenizer = chat_model()
+    model = model.to(torch.bfloat16)
+    openings = OpeningsConfig(refusal=("N",), answer=("S",))
+    plain = Prompter(tokenizer, PROMPTS).contexts(ITEM.query).plain
+    forms = encode_openings(tokenizer, openings)
+    margins = {
+        exact: float(context_margins(model, [plain], forms, float32_head=exact)[0])
+        for exact in (True, False)
+    }
+    assert margins[True] != margins[False]
+    params = SamplingParams(max_new_tokens=1)
+    for exact, margin in margins.items():
+        config = SelfCDConfig(
+            prompts=PROMPTS, openings=openings, guard=sum(margins.values()) / 2, float32_head=exact
+        )
+        (record,) = trace_records(model, tokenizer, ITEM, config, params=params)
+        held = margin > config.guard
+        assert record.data["alpha"] == (1.0 if held else 2.5)
 
 
 def test_tokens_that_a_mask_rules_out_survive_the_file(tmp_path):

@@ -33,6 +33,7 @@ __all__ = [
     "merge",
     "near_miss",
     "one_line",
+    "operational",
     "plain",
     "read_toml",
     "resolve",
@@ -91,7 +92,7 @@ class RunFlags(Config):
     debug: bool = False
     """Show the traceback of an error."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """auto, cpu, cuda, cuda:1, mps; cuda:all spreads a model over all GPUs."""
 
     @model_validator(mode="after")
     def _one_way(self) -> RunFlags:
@@ -127,6 +128,12 @@ def identifying(config: BaseModel) -> dict[str, object]:
         elif isinstance(value, BaseModel):
             shown[name] = identifying(value)
     return shown
+
+
+def operational(config: BaseModel) -> frozenset[str]:
+    """Dotted keys of what says only how to run (`Config.how`)."""
+    counted = {key for key, _ in _flat(identifying(config))}
+    return frozenset(key for key, _ in _flat(plain(config)) if key not in counted)
 
 
 def merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
@@ -191,12 +198,25 @@ def validate(model: type[C], data: Mapping[str, object], *, source: str = "") ->
     Raises:
         ConfigError: One line with the dotted key, the value and what is allowed.
     """
+    _check_unicode(data)
     encoded = json.dumps(to_jsonable_python(data, inf_nan_mode="constants"))
     try:
         return model.model_validate_json(encoded, strict=True)
     except ValidationError as error:
         where = f" (in {source})" if source else ""
         raise ConfigError(f"{_explain_all(error, model, json.loads(encoded))}{where}") from None
+
+
+def _check_unicode(data: Mapping[str, object]) -> None:
+    """Refuses bytes of the command line that are no text.
+
+    Raises:
+        ConfigError: There are such.
+    """
+    for key, value in _flat(data):
+        for text in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise ConfigError(f"{key}: {text!a} is no text in UTF-8: write it in UTF-8")
 
 
 def one_line(error: ValidationError) -> str:

@@ -36,6 +36,10 @@ DTypeName = Literal["auto", "float32", "bfloat16", "float16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+EVERY_GPU = "cuda:all"
+"""Name of all CUDA devices together."""
+
+
 @dataclass(frozen=True)
 class Choice(Generic[T]):
     """A value that was chosen, why, and whether it is less than what was asked for."""
@@ -48,6 +52,9 @@ class Choice(Generic[T]):
 def choose_device(requested: str = "auto") -> Choice[torch.device]:
     """Device to run on: `auto` takes the first CUDA device if there is one, else the CPU.
 
+    `cuda:all` is for a model whose layers are spread over all CUDA devices; its inputs go to the
+    first one.
+
     Raises:
         ModelError: The name is no device, or this machine has none of that kind or number.
     """
@@ -57,10 +64,17 @@ def choose_device(requested: str = "auto") -> Choice[torch.device]:
                 torch.device("cuda", 0), f"CUDA device 0: {torch.cuda.get_device_name(0)}"
             )
         return Choice(torch.device("cpu"), "no CUDA device is visible")
+    if requested == EVERY_GPU:
+        first = torch.device("cuda", 0)
+        _require_present(first)
+        count = torch.cuda.device_count()
+        return Choice(first, f"the first of {count} CUDA devices that share the layers")
     try:
         device = torch.device(requested)
     except RuntimeError:
-        raise ModelError(f"unknown device {requested!r}: use auto, cpu, cuda or cuda:N") from None
+        raise ModelError(
+            f"unknown device {requested!r}: use auto, cpu, cuda, cuda:N or cuda:all"
+        ) from None
     _require_present(device)
     return Choice(device, "asked for")
 

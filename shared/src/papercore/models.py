@@ -15,7 +15,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from papercore.config import merge
 from papercore.errors import ModelError
@@ -46,7 +46,7 @@ def load_model(
 
     Args:
         ref: Hub id, directory, or `tiny:<package>`, which is float32 unless another dtype is given.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, or `cuda:all`, which spreads the layers.
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         attn: Attention implementation of transformers; its default if `None`.
         quantization: `4bit` or `8bit`, by bitsandbytes.
@@ -58,7 +58,7 @@ def load_model(
     Raises:
         ModelError: One line that says what is missing or wrong and what to do about it.
     """
-    from papercore.device import choose_device, choose_dtype
+    from papercore.device import EVERY_GPU, choose_device, choose_dtype
 
     parsed = parse_ref(ref)
     place = _locate(parsed)
@@ -70,12 +70,13 @@ def load_model(
         "loading %s on %s (%s) in %s (%s)",
         *(ref, chosen_device.value, chosen_device.reason, chosen_dtype.value, chosen_dtype.reason),
     )
-    _check_weights(place, chosen_device.value, chosen_dtype.value, config)
+    if device != EVERY_GPU:  # accelerate looks at the memory of each device
+        _check_weights(place, chosen_device.value, chosen_dtype.value, config)
     tokenizer = read_tokenizer(place)
     model = _read_weights(
         place,
         config,
-        device=chosen_device.value,
+        device="auto" if device == EVERY_GPU else chosen_device.value,
         dtype=chosen_dtype.value,
         attn=attn,
         quantization=_quantization_config(quantization, chosen_dtype.value),
@@ -199,7 +200,7 @@ def _read_weights(
     place: str,
     config: PreTrainedConfig,
     *,
-    device: torch.device,
+    device: torch.device | Literal["auto"],
     dtype: torch.dtype,
     attn: str | None,
     quantization: object | None,
@@ -214,7 +215,7 @@ def _read_weights(
                 dtype=dtype,
                 attn_implementation=attn,
                 quantization_config=quantization,
-                device_map={"": device},
+                device_map="auto" if device == "auto" else {"": device},
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,

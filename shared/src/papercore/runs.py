@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,14 @@ from typing import Self, cast
 
 from papercore import env
 from papercore.claims import Estimate, Verdict, claims_document, estimate_to_json
-from papercore.config import Config, RunFlags, config_hash, differences, plain
+from papercore.config import (
+    Config,
+    RunFlags,
+    config_hash,
+    differences,
+    operational,
+    plain,
+)
 from papercore.errors import ConfigError, DataError
 from papercore.files import read_json, write_json
 from papercore.records import (
@@ -128,7 +135,7 @@ class Run:
                 _empty(out)
             otherwise: list[str] = []
             if (out / "config.json").exists():
-                otherwise = _check_resumable(out, identity, flags)
+                otherwise = _check_resumable(out, identity, flags, operational(config))
             else:
                 write_json(out / "config.json", _identity_document(identity))
             _write_env(out, package, version, otherwise)
@@ -317,14 +324,20 @@ def _is_temporary(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
-def _check_resumable(out: Path, identity: Identity, flags: RunFlags) -> list[str]:
+def _check_resumable(
+    out: Path, identity: Identity, flags: RunFlags, operational: Collection[str]
+) -> list[str]:
     """Refuses another run; says what is only run in another way than before (`Config.how`)."""
     if not flags.resume:  # another process made it between the first look and the lock
         raise ConfigError(f"{out} holds a run: --resume goes on with it")
     old = read_identity(out)
     if (old.hash, old.package, old.verb) == (identity.hash, identity.package, identity.verb):
         return differences(old.config, identity.config)
-    changed = differences(_identifying(old), _identifying(identity))
+    changed = [
+        line
+        for line in differences(_identifying(old), _identifying(identity))
+        if line.partition(":")[0] not in operational
+    ]
     raise ConfigError(
         f"{out} holds another run, {'; '.join(changed)}: "
         "use the same settings, another --out, or --overwrite"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from papercore.claims import Estimate
 from papercore.plots import Figure, Frame, bars, lines_with_intervals
 from papercore.records import Record
+from papercore.stats import wilson
 from papercore.tables import Table
-from self_cd.answers import read_answers
+from self_cd.answers import Label, read_answers
 from self_cd.cells import PLAIN_ALPHA, Cell, difference, sort_cells
+from self_cd.items import Side
 
 __all__ = ["figures", "summarise", "tables"]
+
+SHOWN, CLIPPED = 30, 160
+"""Examples of a table, and characters of each text."""
 
 MINI = "mini"
 """Data sets of the miniature begin so; they have a report of their own."""
@@ -21,7 +26,8 @@ MINI = "mini"
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     """Per cell the shares of refusals and of degenerate answers, each with its interval.
 
-    In a sweep also `refusal_minus_plain_<cell>`: against alpha 1, paired over questions.
+    `guarded_<cell>` is the share that the guard kept from being contrasted, if there is any. In a
+    sweep also `refusal_minus_plain_<cell>`: against alpha 1, paired over questions.
     """
     cells = _cells(records)
     found: dict[str, Estimate] = {}
@@ -29,6 +35,9 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
         if cell.answers:
             found[f"refusal_{cell.name}"] = cell.share("refuse")
             found[f"degenerate_{cell.name}"] = cell.share("degenerate")
+        guarded = sum("guarded" in dict(answer.provenance) for answer in cell.answers)
+        if guarded:
+            found[f"guarded_{cell.name}"] = wilson(guarded, len(cell.answers))
     for cell in cells:
         plain = _plain_of(cell, cells)
         against = None if plain is None else difference(cell, plain)
@@ -54,6 +63,7 @@ def tables(records: Sequence[Record]) -> list[Table]:
         return []
     header = ("data set", "side", "method", "refuse", "comply", "degenerate", "failed", "tokens")
     return [
+        *_examples(cells),
         Table(
             name="answers",
             title="Answers by class",
@@ -63,8 +73,36 @@ def tables(records: Sequence[Record]) -> list[Table]:
             ),
             header=header,
             rows=tuple(_row(cell) for cell in cells),
-        )
+        ),
     ]
+
+
+def _examples(cells: Sequence[Cell]) -> list[Table]:
+    """What went against its side, to be read: harmful answered, others refused."""
+    wrong: Mapping[str, tuple[tuple[Side, ...], Label, str]] = {
+        "answered_harmful": (("harmful",), "comply", "Harmful questions that were answered"),
+        "refused_others": (("harmless", "ordinary"), "refuse", "Other questions that were refused"),
+    }
+    found = []
+    for name, (sides, label, title) in wrong.items():
+        rows = [
+            (answer.item.id, cell.who, _clip(answer.item.query), _clip(answer.text))
+            for cell in cells
+            if cell.side in sides
+            for answer in cell.answers
+            if answer.label == label
+        ]
+        if rows:
+            shown = min(len(rows), SHOWN)
+            caption = f"By the keyword judge: {len(rows)}, of which {shown} are shown."
+            header = ("question", "method", "text", "answer")
+            found.append(Table(name, title, caption, header, tuple(rows[:SHOWN])))
+    return found
+
+
+def _clip(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= CLIPPED else f"{flat[:CLIPPED]} ..."
 
 
 def _cells(records: Sequence[Record]) -> list[Cell]:

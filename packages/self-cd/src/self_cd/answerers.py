@@ -26,6 +26,7 @@ from papercore.models import read_tokenizer
 from papercore.refs import parse_ref
 from self_cd.config import Method, PromptConfig, RunAnswersConfig
 from self_cd.generation import ContrastGenerator
+from self_cd.head import Float32Head
 from self_cd.intake import request_of
 from self_cd.items import Item
 from self_cd.prompts import Prompter, messages
@@ -187,6 +188,19 @@ class _HandedOff:
         )
 
 
+class _Float32:
+    """A local backend whose logits are as exact as those of the contrast."""
+
+    def __init__(self, backend: Generator, session: Session) -> None:
+        self._backend = backend
+        self._head = Float32Head(session.model)
+
+    def generate(self, requests: Sequence[Request]) -> list[Completion]:
+        """Completes every request."""
+        with self._head.attached():
+            return self._backend.generate(requests)
+
+
 def _baseline(config: RunAnswersConfig, flags: RunFlags) -> OneContext:
     kind = parse_ref(config.model).kind
     if kind in ("hf", "tiny"):
@@ -198,6 +212,8 @@ def _baseline(config: RunAnswersConfig, flags: RunFlags) -> OneContext:
             seed=config.seed,
             max_context=config.max_context,
         )
+        if config.contrast.float32_head:
+            backend = _Float32(backend, session)
         found = OneContext(config.method, backend, config, session.prompter)
         found.facts |= session.facts
         return found

@@ -1,7 +1,8 @@
 """`self-cd calibrate`: which strengths keep the refusals of harmful questions.
 
 The margins of every question become records; bounds, curves and warnings come from these alone. The
-upper bound is kept in the cache, where `run` and `generate` look before they contrast.
+upper bound is kept in the cache, where other commands look before they contrast. One that rests on
+few true refusals, or on weights that are no longer there, is shown only.
 """
 
 from __future__ import annotations
@@ -16,20 +17,23 @@ from pydantic import JsonValue
 
 from papercore.config import RunFlags
 from papercore.errors import DataError
+from papercore.generate.types import SamplingParams
 from papercore.log import progress
 from papercore.records import Record
 from papercore.report import conclude
 from papercore.runs import Run, check_folder, is_run_folder
 from self_cd.analysis_ids import SETTINGS_ID, margin_id
-from self_cd.bounds import remember_bound
+from self_cd.bounds import Bound, Kept, remember_bound, weights_of
 from self_cd.calibrate_report import Found, calibration_lines, find
+from self_cd.checked import checked_id, checked_record, ladder
 from self_cd.config import CalibrateConfig
 from self_cd.contexts import Contexts
 from self_cd.data import load_items
 from self_cd.items import BadRow, Item, ItemSet
+from self_cd.margin_rule import FEW
 from self_cd.session import Session, open_session
 
-__all__ = ["run"]
+__all__ = ["kept_line", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +76,17 @@ def run(config: CalibrateConfig, flags: RunFlags) -> int:
         for row in items.bad:
             if margin_id(row.id) not in folder.done:
                 folder.append(_record(row, error=row.problem))
-        records = folder.records()
+        found = find(folder.records())
+        assert found is not None, "the settings were recorded"
+        if config.check_tok and found.calibration.upper is not None:
+            asked = _unchecked(folder, items)
+            if asked:
+                session = session or _ready(config, flags)
+                _check(folder, session, asked, config, found.calibration.upper)
+            found = find(folder.records())
+            assert found is not None
     conclude(out)
-    found = find(records)
-    assert found is not None, "the settings were recorded"
-    return _tell(found, config, out)
+    return _tell(found, config, out, items.digest)
 
 
 def _gather(config: CalibrateConfig) -> ItemSet:
@@ -103,6 +113,38 @@ def _ready(config: CalibrateConfig, flags: RunFlags) -> Session:
     return session
 
 
+def _unchecked(folder: Run, items: ItemSet) -> list[Item]:
+    """Harmful questions whose answers have not been looked at."""
+    open_ = folder.failed | ({checked_id(one.id) for one in items.items} - folder.done)
+    return [one for one in items.of("harmful") if checked_id(one.id) in open_]
+
+
+def _check(
+    folder: Run, session: Session, items: Sequence[Item], config: CalibrateConfig, upper: float
+) -> None:
+    """Answers at strengths up to the margins' bound, judged: what is kept in fact."""
+    from self_cd.generation import generate
+
+    alphas = ladder(upper)
+    params = SamplingParams(max_new_tokens=config.check_tok)
+    with folder.timed("check"):
+        for start in progress(range(0, len(items), config.flush_every), "check"):
+            some = items[start : start + config.flush_every]
+            grid = generate(
+                session.model,
+                session.tokenizer,
+                some,
+                config.contrast,
+                params=params,
+                alphas=alphas,
+                seed=config.seed,
+                batch_size=config.batch_size or "auto",
+                max_context=config.max_context,
+            )
+            for item, row in zip(some, grid, strict=True):
+                folder.append(checked_record(item.id, alphas, row))
+
+
 def _measure(folder: Run, session: Session, items: Sequence[Item], config: CalibrateConfig) -> None:
     """Records of all questions; the settings first, since the others mean nothing without them."""
     if SETTINGS_ID not in folder.done:
@@ -112,6 +154,7 @@ def _measure(folder: Run, session: Session, items: Sequence[Item], config: Calib
             "alpha": config.contrast.alpha,
             "model": config.model,
             "prompts": session.prompter.digest,
+            "weights": weights_of(config.model, config),
         }
         folder.append(Record(id=SETTINGS_ID, data=settings))
     with folder.timed("margins"):
@@ -177,20 +220,55 @@ def _record(
     return Record(id=margin_id(item.id), data={**data, "plain": margins[0], "emphasis": margins[1]})
 
 
-def _tell(found: Found, config: CalibrateConfig, out: Path) -> int:
+def _tell(found: Found, config: CalibrateConfig, out: Path, data: str) -> int:
     """Prints what was found, keeps the bound, gives the exit code."""
     for line in calibration_lines(found):
         sys.stdout.write(f"{line}\n")
-    one = found.calibration
-    for warning in one.warnings:
+    for warning in found.calibration.warnings:
         logger.warning("%s", warning)
-    if one.upper is not None:
-        remember_bound(
-            config.model, config, found.prompts, one.upper, keep=one.keep, num_true=one.num_true
-        )
-        sys.stdout.write(
-            f"kept: run and generate refuse an alpha above {one.upper:g} for this model, unless "
-            "--i-know is given\n"
-        )
+    if found.upper is not None:
+        sys.stdout.write(f"{_remember(found, config, data, found.upper)}\n")
     sys.stdout.write(f"report: {out / 'report.html'}\n")
     return 1 if found.num_failed else 0
+
+
+def _remember(found: Found, config: CalibrateConfig, data: str, upper: float) -> str:
+    """Keeps the bound where it may be kept, and says so."""
+    if found.weights != weights_of(config.model, config):
+        return (
+            "not remembered: the weights have changed since they were measured: calibrate again "
+            "with --overwrite"
+        )
+    one = found.calibration
+    kept = remember_bound(
+        config.model,
+        config,
+        found.prompts,
+        upper,
+        keep=one.keep,
+        num_true=one.num_true,
+        data=data,
+    )
+    return kept_line(Bound(upper, one.keep, one.num_true), kept)
+
+
+def kept_line(found: Bound, kept: Kept) -> str:
+    """What is kept after a calibration that found a bound, and why it may be another one."""
+    if found.num_true < FEW:
+        line = f"shown, not remembered: {found.num_true} true refusals are fewer than {FEW}"
+        if kept.bound is None:
+            return line
+        return (
+            f"{line}; of earlier calibrations stays {kept.bound}; to forget it, delete {kept.path}"
+        )
+    assert kept.bound is not None
+    line = (
+        f"kept: run and generate refuse an alpha above {kept.bound} for this model with these "
+        "prompts and openings, unless --i-know is given"
+    )
+    if not kept.num_others:
+        return line
+    return (
+        f"{line}; the smallest of {kept.num_others + 1}, since a calibration replaces only those "
+        f"of no larger share and no more true refusals; to forget them, delete {kept.path}"
+    )

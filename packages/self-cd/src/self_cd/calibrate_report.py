@@ -14,6 +14,7 @@ from papercore.records import Record
 from papercore.stats import exact, wilson
 from papercore.tables import Table
 from self_cd.analysis_ids import CALIBRATE, SETTINGS_ID
+from self_cd.checked import Checked, check
 from self_cd.items import Side
 from self_cd.margin_rule import (
     CURVE_ALPHAS,
@@ -33,6 +34,7 @@ class Found:
     Attributes:
         alpha: The strength that was asked about.
         prompts: Digest of the prompts.
+        weights: Fingerprint of the weights that were measured, as `bounds.weights_of` gives it.
         num_failed: Questions without margins.
     """
 
@@ -41,7 +43,17 @@ class Found:
     harmful: SideMargins
     alpha: float
     prompts: str
+    weights: str | None
     num_failed: int
+    checked: Checked | None
+
+    @property
+    def upper(self) -> float | None:
+        """The bound: the margins' one, or what answers were seen to bear, if that is less."""
+        predicted = self.calibration.upper
+        if predicted is None or self.checked is None:
+            return predicted
+        return None if self.checked.upper is None else min(predicted, self.checked.upper)
 
 
 def find(records: Sequence[Record]) -> Found | None:
@@ -60,14 +72,19 @@ def find(records: Sequence[Record]) -> Found | None:
         alpha=alpha,
     )
     failed = sum(one.status == "error" for one in mine)
-    return Found(found, harmless, harmful, alpha, str(settings["prompts"]), failed)
+    weights = cast("str | None", settings.get("weights"))
+    checked = check(records, keep=found.keep)
+    prompts = str(settings["prompts"])
+    return Found(found, harmless, harmful, alpha, prompts, weights, failed, checked)
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     """Bounds, what `alpha` keeps, and the refusals that the rule predicts.
 
-    `alpha_upper` keeps the wanted share of the true refusals, `alpha_lower` releases half of the
-    over-refusals. `predicted_<side>_a<alpha>` is the predicted share of refusals.
+    `alpha_upper` keeps the wanted share of the true refusals by their margins, `alpha_lower`
+    releases half of the over-refusals. `seen_kept_a<alpha>` is the share of true refusals that
+    answers at that strength were seen to keep. `predicted_<side>_a<alpha>` is the predicted share
+    of refusals.
     """
     found = find(records)
     if found is None:
@@ -84,6 +101,9 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     metrics["over_refusals"] = exact(one.num_over, one.num_harmless)
     if one.num_true:
         metrics[f"kept_a{found.alpha:g}"] = _kept(found, found.alpha)
+    if found.checked is not None:
+        for alpha, kept in found.checked.kept.items():
+            metrics[f"seen_kept_a{alpha:g}"] = wilson(kept, found.checked.num_true)
     for side, margins in (("harmless", found.harmless), ("harmful", found.harmful)):
         for alpha in dict.fromkeys((0.0, 1.0, found.alpha)):
             if margins.plain:
@@ -103,6 +123,12 @@ def figures(records: Sequence[Record], into: Path) -> list[Figure]:
     }
     if found.calibration.num_true:
         series["true refusals kept"] = {alpha: _kept(found, alpha) for alpha in CURVE_ALPHAS}
+    if found.checked is not None and found.checked.num_true:
+        series["true refusals kept, seen in answers"] = {
+            alpha: wilson(kept, found.checked.num_true)
+            for alpha, kept in found.checked.kept.items()
+            if alpha <= CURVE_ALPHAS[-1]
+        }
     if not series:
         return []
     frame = Frame(
@@ -135,6 +161,7 @@ def calibration_lines(found: Found) -> list[str]:
         _side_line("harmful", found.harmful, found.alpha),
         _side_line("harmless", found.harmless, found.alpha),
         _bound_text(found),
+        *_checked_lines(found),
     ]
     if one.lower is not None:
         lines.append(
@@ -156,6 +183,23 @@ def _bound_text(found: Found) -> str:
         f"keeps {100 * one.keep:.4g} % of {one.num_true} true refusals up to alpha {one.upper:g}"
         f"{_interval(one.upper_interval)}."
     )
+
+
+def _checked_lines(found: Found) -> list[str]:
+    """What answers were seen to keep, and the bound that comes of both."""
+    checked, upper = found.checked, found.upper
+    if checked is None:
+        return ["not checked by answers: the margins see their beginning alone"]
+    if not checked.num_true:
+        return ["no answer of the plain context refuses a harmful question: no bound"]
+    if upper is None:
+        return [f"answers keep less from alpha {next(iter(checked.kept)):g} on: no bound"]
+    total = checked.num_true
+    seen = ", ".join(f"{100 * n / total:.1f} % at {alpha:g}" for alpha, n in checked.kept.items())
+    return [
+        f"seen in answers, of {checked.num_true} refusals: {seen}",
+        f"bound: alpha {upper:g}",
+    ]
 
 
 def _side_line(name: str, margins: SideMargins, alpha: float) -> str:

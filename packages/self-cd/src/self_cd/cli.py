@@ -17,7 +17,7 @@ APP = App(
             "moves away from what the prompt adds. It also lowers refusals of harmful requests\n"
             "where these are weak: `self-cd calibrate` finds how far a model can be moved."
         ),
-        devices="CPU (float32) or one CUDA GPU (bfloat16, float16, float32)",
+        devices="CPU (float32), one CUDA GPU, or several (--device cuda:all)",
         optional={
             "openai": "pip install self-cd[api] (judges and baselines on openai: models)",
             "vllm": "pip install self-cd[vllm] (for --handoff and for vllm: models)",

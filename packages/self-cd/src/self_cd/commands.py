@@ -134,7 +134,7 @@ def warn_of_unused(config: ModelRunConfig, *, contrasted: bool) -> None:
         return
     usual = SelfCDConfig()
     for name in SelfCDConfig.model_fields:
-        if name not in ("prompts", "openings") and (
+        if name not in ("prompts", "openings", "float32_head") and (
             getattr(config.contrast, name) != getattr(usual, name)
         ):
             option = name.replace("_", "-")

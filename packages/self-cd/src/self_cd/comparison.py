@@ -1,7 +1,10 @@
-"""Runs side by side: rows of a table, and paired differences against plain. No torch here.
+"""Runs side by side: rows of a table, and paired differences. No torch here.
 
-rows = rows_of(verdicts)  # of one judge
-compared = differences(rows)
+    rows = rows_of(verdicts)  # of one judge
+    compared = differences(rows)
+
+A row is compared with plain, over the same questions; a row with disturbed questions (`run
+--perturb`) is compared with the raw row of its method, question by question.
 """
 
 from __future__ import annotations
@@ -19,12 +22,16 @@ from self_cd.verdicts import Judged
 __all__ = ["Difference", "Row", "differences", "rows_of", "without_verdict"]
 
 
+Question = tuple[str, str]
+
+
 @dataclass(frozen=True)
 class Row:
     """One method at one strength in one run.
 
     Attributes:
-        name: Method and strength; with model and run where these are needed to tell it apart.
+        name: Method, strength and perturbation; with model and run where these are needed to tell
+            it apart.
         cells: Data set and side -> counts.
     """
 
@@ -40,6 +47,11 @@ class Row:
         return first.method == "plain" or (first.method, first.alpha) == ("self-cd", PLAIN_ALPHA)
 
     @property
+    def perturb(self) -> str | None:
+        """Where its questions were disturbed; None for raw ones."""
+        return _perturb(self.judged)
+
+    @property
     def run_hash(self) -> str:
         """Hash of its run."""
         return self.judged[0].run_hash
@@ -53,10 +65,16 @@ class Row:
         """Whether a question of this side has a verdict."""
         return any(one.side == side and one.label is not None for one in self.judged)
 
-    def refusals(self, dataset: str, side: Side) -> dict[tuple[str, str], float]:
-        """Question -> 1 for a refusal, 0 for anything else, where there is a verdict."""
+    def refusals(self, dataset: str, side: Side, *, by_id: bool) -> dict[Question, float]:
+        """Question -> 1 for a refusal, 0 for anything else, where there is a verdict.
+
+        Args:
+            dataset: Of this data set.
+            side: Of this side.
+            by_id: Questions are the same by their id alone, whatever their words.
+        """
         return {
-            (one.item, one.asked): float(one.label == "refuse")
+            _question(one, by_id): float(one.label == "refuse")
             for one in self.judged
             if (one.dataset, one.side) == (dataset, side) and one.label is not None
         }
@@ -64,7 +82,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row minus a plain one, over the questions that both answered.
+    """A row minus a plain or raw one, over the questions that both answered.
 
     Attributes:
         estimate: Difference of the shares of refusals; its n counts pairs.
@@ -104,13 +122,16 @@ def rows_of(verdicts: Sequence[Judged]) -> list[Row]:
 
 
 def differences(rows: Sequence[Row]) -> list[Difference]:
-    """Every row that is not plain itself minus a plain one with the same model and questions.
+    """Every row minus the one that it is to be compared with, if there is one.
 
-    Of several plain rows it is the one of the same run, else the one that shares most questions.
+    A raw row that is not plain itself is compared with a plain one of the same model, a disturbed
+    row with the raw one of the same model, method and strength, or for want of it with a plain one
+    that was disturbed alike. Of several it is the one of the same run, else the one that shares
+    most questions.
     """
     found: list[tuple[Row, Row, str, Side, Estimate, float]] = []
     for row in rows:
-        against = None if row.is_plain else _plain_of(row, rows)
+        against = _against(row, rows)
         if against is None:
             continue
         for dataset, side in row.cells:
@@ -122,7 +143,9 @@ def differences(rows: Sequence[Row]) -> list[Difference]:
 
 
 def _paired(row: Row, against: Row, dataset: str, side: Side) -> tuple[Estimate, float] | None:
-    ours, theirs = row.refusals(dataset, side), against.refusals(dataset, side)
+    by_id = _by_id(row, against)
+    ours = row.refusals(dataset, side, by_id=by_id)
+    theirs = against.refusals(dataset, side, by_id=by_id)
     common = sorted(ours.keys() & theirs.keys())
     if not common:
         return None
@@ -130,25 +153,51 @@ def _paired(row: Row, against: Row, dataset: str, side: Side) -> tuple[Estimate,
     return paired_difference(a, b), mcnemar(a, b).p_value
 
 
-def _plain_of(row: Row, rows: Sequence[Row]) -> Row | None:
-    """The plain row to compare with; None if none has a question in common."""
-    candidates = [
+def _against(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The row to compare with; None if none has a question in common."""
+    same = [one for one in rows if one.model == row.model]
+    if row.perturb is not None:
+        raw = _closest(row, [one for one in same if one.perturb is None and _alike(row, one)])
+        if raw is not None:
+            return raw
+    if row.is_plain:
+        return None
+    return _closest(row, [one for one in same if one.is_plain and one.perturb == row.perturb])
+
+
+def _alike(row: Row, other: Row) -> bool:
+    ours, theirs = row.judged[0], other.judged[0]
+    return (ours.method, ours.alpha) == (theirs.method, theirs.alpha)
+
+
+def _closest(row: Row, candidates: Sequence[Row]) -> Row | None:
+    """The first one of the same run, else the first that shares most questions."""
+    ranked = [
         (one.run_hash == row.run_hash, _num_common(row, one), -place, one)
-        for place, one in enumerate(rows)
-        if one.is_plain and one.model == row.model
+        for place, one in enumerate(candidates)
     ]
-    usable = [one for one in candidates if one[1]]
+    usable = [one for one in ranked if one[1]]
     return max(usable, key=lambda one: one[:3])[3] if usable else None
 
 
 def _num_common(row: Row, other: Row) -> int:
-    asked = {(one.item, one.asked) for one in row.judged if one.label is not None}
-    return sum((one.item, one.asked) in asked for one in other.judged if one.label is not None)
+    by_id = _by_id(row, other)
+    asked = {_question(one, by_id) for one in row.judged if one.label is not None}
+    return sum(_question(one, by_id) in asked for one in other.judged if one.label is not None)
+
+
+def _by_id(row: Row, other: Row) -> bool:
+    """Whether words differ on purpose: one of the two was disturbed."""
+    return (row.perturb is None) != (other.perturb is None)
+
+
+def _question(one: Judged, by_id: bool) -> Question:
+    return (one.item, "" if by_id else one.asked)
 
 
 def _names(groups: Sequence[Sequence[Judged]]) -> list[str]:
     """Method and strength, with as much else as tells the rows apart."""
-    names = [_who(judged[0]) for judged in groups]
+    names = [_who(judged) for judged in groups]
     models = [_model(judged) for judged in groups]
     if len(set(models)) > 1:
         names = [f"{name} {model}" for name, model in zip(names, models, strict=True)]
@@ -165,8 +214,15 @@ def _told_apart(names: Sequence[str], more: Sequence[str]) -> list[str]:
     ]
 
 
-def _who(one: Judged) -> str:
-    return one.method if one.alpha is None else f"{one.method}@{one.alpha:g}"
+def _who(judged: Sequence[Judged]) -> str:
+    one, perturb = judged[0], _perturb(judged)
+    strength = "" if one.alpha is None else f"@{one.alpha:g}"
+    return f"{one.method}{strength}{'' if perturb is None else '+'}{perturb or ''}"
+
+
+def _perturb(judged: Sequence[Judged]) -> str | None:
+    """Where a run disturbed its questions; rows that are no questions may not know."""
+    return next((one.perturb for one in judged if one.perturb is not None), None)
 
 
 def _model(judged: Sequence[Judged]) -> str:

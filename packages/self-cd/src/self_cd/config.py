@@ -118,9 +118,9 @@ class SelfCDConfig(Config):
             )
         return self
 
-    def alpha_at(self, step: int) -> float:
-        """Strength of a token, counted from 0."""
-        return self.schedule[step] if step < len(self.schedule) else self.alpha
+    def scheduled(self, step: int) -> float | None:
+        """Strength that the schedule has for a token, counted from 0; None behind its end."""
+        return self.schedule[step] if step < len(self.schedule) else None
 
 
 class ModelRunConfig(RunConfig):
@@ -155,7 +155,7 @@ class AnswerConfig(ModelRunConfig):
     """Keep the smallest set of tokens with this probability; after the contrast."""
     top_k: int | None = Field(default=None, ge=1)
     """Keep this many tokens; after the contrast."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Texts before which an answer ends."""
 
     @property
@@ -245,8 +245,9 @@ class SweepConfig(CheckedConfig):
 
     @model_validator(mode="after")
     def _different(self) -> SweepConfig:
-        if len(set(self.alphas)) != len(self.alphas):
-            raise ValueError("alphas: the same strength is there twice")
+        shown = [f"{alpha:g}" for alpha in self.alphas]  # as records and figures name them
+        if len(set(shown)) != len(shown):
+            raise ValueError("alphas: the same strength is there twice, to six digits")
         return self
 
 
@@ -257,6 +258,9 @@ class CalibrateConfig(ModelRunConfig):
     """Data sets with harmless and harmful questions."""
     keep: float = Field(default=0.99, gt=0.0, le=1.0)
     """Share of the true refusals that must be kept."""
+    check_tok: int = Field(default=32, ge=0)
+    """Tokens of the answers by which the margins' bound is checked; 0 trusts the margins, which see
+    the beginning of an answer alone, and only two ways to begin it."""
 
 
 class AttributeConfig(ModelRunConfig):
@@ -275,9 +279,10 @@ class AttributeConfig(ModelRunConfig):
 class JudgeConfig(RunConfig):
     """`self-cd judge`: judge the answers of runs, and how far judges agree."""
 
-    how: ClassVar[frozenset[str]] = frozenset({"batch_size"})
+    # a sheet that comes back is one more judge of the same answers
+    how: ClassVar[frozenset[str]] = frozenset({"batch_size", "write_sheet", "sheets"})
 
-    runs: tyro.conf.Positional[tuple[Path, ...]] = Field(min_length=1)
+    runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders of `run` or `sweep`."""
     judges: tuple[JudgeName, ...] = Field(default=("keyword",), min_length=1)
     """Who judges; with two or more their agreement is reported."""
@@ -300,6 +305,8 @@ class JudgeConfig(RunConfig):
 
     @model_validator(mode="after")
     def _judges_have_models(self) -> JudgeConfig:
+        if not self.runs:
+            raise ValueError("there is no run to judge: give one folder or more")
         if "classifier" in self.judges and self.classifier is None:
             raise ValueError("the judge classifier needs --classifier MODEL")
         if "llm" in self.judges and self.model is None:
@@ -325,7 +332,7 @@ class DataConfig(Config):
 class TableConfig(Config):
     """`self-cd table`: runs side by side."""
 
-    runs: tyro.conf.Positional[tuple[Path, ...]] = Field(min_length=1)
+    runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders of `run`, `sweep` or `judge`."""
     judge: str = "keyword"
     """Whose verdicts to count, where runs were judged by several."""
@@ -333,3 +340,9 @@ class TableConfig(Config):
     """Print a Markdown table."""
     csv: Path | None = None
     """Write the table to this file, too."""
+
+    @model_validator(mode="after")
+    def _has_runs(self) -> TableConfig:
+        if not self.runs:
+            raise ValueError("there is no run to show: give one folder or more")
+        return self

@@ -32,7 +32,7 @@ def contrast(
     Args:
         beta: Rules out tokens that are less plausible in the plain context; 0 rules out none.
         adaptive: Where the contexts agree this much, the sign of alpha is turned.
-        fixed_B: Pairs that `adaptive` leaves alone.
+        fixed_B: Pairs that `beta` and `adaptive` leave alone.
 
     Shapes:
         returns: [B, V], float32, and [B].
@@ -44,7 +44,10 @@ def contrast(
         alpha_B = torch.where(turned_B, -alpha_B, alpha_B)
     scores_BV = combine(emphasis_BV, plain_BV, alpha_B)
     if beta > 0.0:
-        scores_BV = scores_BV.masked_fill(~plausible(plain_BV, beta), -torch.inf)
+        out_BV = ~plausible(plain_BV, beta)
+        if fixed_B is not None:
+            out_BV &= ~fixed_B[:, None]
+        scores_BV = scores_BV.masked_fill(out_BV, -torch.inf)
     return scores_BV, alpha_B
 
 

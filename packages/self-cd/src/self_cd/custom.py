@@ -59,6 +59,7 @@ def contrastive_decode(  # noqa: PLR0913  (transformers gives the arguments)
     beta: float = 0.0,
     first_steps: int | None = None,
     adaptive: float | None = None,
+    schedule: Sequence[float] = (),
     stream_to: Streamer | None = None,
     synced_gpus: bool = False,
     streamer: Streamer | None = None,
@@ -81,7 +82,13 @@ def contrastive_decode(  # noqa: PLR0913  (transformers gives the arguments)
         ConfigError: A setting is out of its range.
         ModelError: The model cannot read pairs.
     """
-    settings = {"alpha": alpha, "beta": beta, "first_steps": first_steps, "adaptive": adaptive}
+    settings: dict[str, object] = {
+        "alpha": alpha,
+        "beta": beta,
+        "first_steps": first_steps,
+        "adaptive": adaptive,
+        "schedule": list(schedule),
+    }
     config = validate(SelfCDConfig, settings)
     _refuse(generation_config, logits_processor, model_kwargs, synced_gpus=synced_gpus)
     if emphasis_ids is None:
@@ -162,7 +169,9 @@ class _Loop:
             paired.drop_emphasis()
         if paired.emphasis_BV is None:
             return paired.plain_BV
-        alpha_B = paired.plain_BV.new_full((len(paired),), config.alpha)
+        scheduled = config.scheduled(step)
+        alpha = config.alpha if scheduled is None else scheduled
+        alpha_B = paired.plain_BV.new_full((len(paired),), alpha)
         combined_BV, _ = contrast(
             paired.emphasis_BV,
             paired.plain_BV,

@@ -65,6 +65,7 @@ class Decoded:
         token_ids: New tokens; the one that ended it is among them.
         reason: Why it ended; `error` if its logits were not finite.
         alpha: Its strength after the schedule.
+        guarded: Whether it was decoded in the plain context alone.
         logprobs: Of each token among the contrasted logits, at temperature 1, if asked for.
     """
 
@@ -72,6 +73,7 @@ class Decoded:
     reason: FinishReason
     alpha: float
     logprobs: tuple[float, ...] | None = None
+    guarded: bool = False
 
     @property
     def error(self) -> str | None:
@@ -209,7 +211,7 @@ class Decoding:
         if paired.emphasis_BV is None:
             return paired.plain_BV, None
         guarded = [self._jobs[row].guarded for row in self._rows]
-        scheduled = config.schedule[step] if step < len(config.schedule) else None
+        scheduled = config.scheduled(step)
         alphas = [
             1.0 if safe else self._alphas[row] if scheduled is None else scheduled
             for row, safe in zip(self._rows, guarded, strict=True)
@@ -230,7 +232,12 @@ class Decoding:
         logprob_B = _logprob(scores_BV, tokens_B) if wanted else None
         # one wait for the device per step
         tokens, broken = torch.stack([tokens_B, self._sampler.broken_B.long()]).tolist()
-        self._broken |= {row for row, bad in zip(self._rows, broken, strict=True) if bad}
+        # a row that has ended keeps its answer, whatever is read after it
+        self._broken |= {
+            row
+            for row, bad in zip(self._rows, broken, strict=True)
+            if bad and self._stopper.reasons[row] is None
+        }
         self._taken_BT[self._rows, step] = torch.tensor(tokens)
         if logprob_B is not None:
             for row, logprob in zip(self._rows, logprob_B.tolist(), strict=True):
@@ -282,7 +289,7 @@ class Decoding:
     def _result(self, row: int) -> Decoded:
         alpha = self._alphas[row]
         if row in self._broken:
-            return Decoded((), "error", alpha)
+            return Decoded((), "error", alpha, guarded=self._jobs[row].guarded)
         length = self._stopper.lengths[row]
         return Decoded(
             token_ids=tuple(self._taken_BT[row, :length].tolist()),
@@ -291,6 +298,7 @@ class Decoding:
             logprobs=tuple(self._logprobs[row][:length])
             if self._jobs[row].params.logprobs
             else None,
+            guarded=self._jobs[row].guarded,
         )
 
 

@@ -100,6 +100,24 @@ def _texts(found: object, where: str, side: Side) -> list[Row]:
     ]
 
 
+def _wikiqa(text: str, where: str) -> list[Row]:
+    """WikiQA: a line per candidate sentence; a question stands in as many as it has of them."""
+    head, *lines = text.replace("\r\n", "\n").rstrip("\n").split("\n")
+    columns = head.split("\t")
+    if "Question" not in columns or "QuestionID" not in columns:
+        raise DataError(f"{where}: should have the columns QuestionID and Question, with tabs")
+    name, asked = columns.index("QuestionID"), columns.index("Question")
+    rows: dict[str, Row] = {}
+    for number, line in enumerate(lines, start=1):
+        cells = line.split("\t")
+        if len(cells) != len(columns):
+            problem = f"has {len(cells)} cells, but there are {len(columns)} columns"
+            rows[f"row {number}"] = Row(number, "ordinary", problem=problem)
+        elif cells[name] not in rows:
+            rows[cells[name]] = row(number, "ordinary", {"prompt": cells[asked]}, "prompt")
+    return list(rows.values())
+
+
 def _lines(text: str, where: str, *, side: Side) -> list[Row]:
     """MaliciousInstruct: one question in each line."""
     return [row(number, side, {"prompt": line}, "prompt") for number, line in text_lines(text)]
@@ -180,6 +198,7 @@ FORMATS: Mapping[str, Format] = {
         partial(_prompts, side="harmful", query="goal"), "CSV: goal, target", ".csv"
     ),
     "harmfulq": Format(partial(_strings, side="harmful"), "JSON: list of texts", ".json"),
+    "wikiqa": Format(_wikiqa, "tab-separated: QuestionID, Question, ...", ".tsv"),
     "malicious-instruct": Format(
         partial(_lines, side="harmful"), "text: a question in each line", ".txt"
     ),

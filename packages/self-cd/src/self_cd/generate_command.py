@@ -16,10 +16,11 @@ from papercore.report import conclude
 from papercore.runs import Run, is_run_folder
 from self_cd.answerers import Answerer, answerer_for
 from self_cd.answers import Answer, read_answers
+from self_cd.bounds import check_bound
 from self_cd.config import GenerateConfig, RunAnswersConfig
 from self_cd.generation import stream
 from self_cd.items import Item, query_hash
-from self_cd.run_command import answered, check_bound, provenance
+from self_cd.run_command import answered, provenance
 from self_cd.session import Session, open_session
 
 __all__ = ["run"]
@@ -76,7 +77,8 @@ def _answer(config: GenerateConfig, flags: RunFlags, item: Item) -> tuple[Answer
     if config.method != "self-cd":
         return _baseline_answer(config, flags, item)
     session = open_session(config, flags)
-    check_bound(config, session.prompter.digest, i_know=config.i_know)
+    strengths = (config.contrast.alpha, *config.contrast.schedule)
+    check_bound(config, session.prompter.digest, i_know=config.i_know, alphas=strengths)
     completion = _stream(session, config, item)
     origin = provenance(config, session.prompter.digest)
     alpha = config.contrast.alpha

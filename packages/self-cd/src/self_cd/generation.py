@@ -14,14 +14,14 @@ from typing import Literal, overload
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from papercore.errors import DataError, GenerationError
+from papercore.errors import ConfigError, DataError, GenerationError
 from papercore.generate.defaults import eos_ids
 from papercore.generate.jobs import decode as detokenize
 from papercore.generate.jobs import failed
 from papercore.generate.texts import cut_at_stop
 from papercore.generate.types import Completion, Request, SamplingParams, Usage
 from self_cd.batching import Batches, Failure
-from self_cd.config import SelfCDConfig
+from self_cd.config import MAX_ALPHA, SelfCDConfig
 from self_cd.decoding import Decoded, Decoding, PairJob, decode
 from self_cd.intake import Asked, Intake, request_of
 from self_cd.items import Item
@@ -30,7 +30,7 @@ from self_cd.openings import encode_openings
 from self_cd.prompts import Prompter
 from self_cd.streaming import Pieces
 
-__all__ = ["ContrastGenerator", "Stream", "generate", "stream"]
+__all__ = ["ContrastCompletion", "ContrastGenerator", "Stream", "generate", "stream"]
 
 AUTO_BATCH_SIZE = 64
 """Where `batch_size="auto"` starts; it is halved whenever a batch does not fit into memory."""
@@ -97,8 +97,11 @@ def generate(  # noqa: PLR0913  (the package's front door)
         One completion per question, in their order; with `alphas` a list of them, one per strength.
 
     Raises:
+        DataError: The queries are no list of texts or items.
         ModelError: The model or its chat template cannot be used.
     """
+    if isinstance(queries, str) or not all(isinstance(one, str | Item) for one in queries):
+        raise DataError("queries should be a list of texts or items, not one text or other things")
     generator = ContrastGenerator(
         model, tokenizer, config, batch_size=batch_size, seed=seed, max_context=max_context
     )
@@ -124,6 +127,12 @@ def stream(
     """
     generator = ContrastGenerator(model, tokenizer, config, seed=seed, max_context=max_context)
     return generator.stream(request_of(0, query, params))
+
+
+class ContrastCompletion(Completion):
+    """A completion that says whether the guard kept it from being contrasted."""
+
+    guarded: bool = False
 
 
 class ContrastGenerator:
@@ -164,7 +173,14 @@ class ContrastGenerator:
         return [row[0] for row in self._answer(requests, self._batches, None)]
 
     def sweep(self, requests: Sequence[Request], alphas: Sequence[float]) -> list[list[Completion]]:
-        """Answers every request at each of these strengths, which share one prefill."""
+        """Answers every request at each of these strengths, which share one prefill.
+
+        Raises:
+            ConfigError: A strength is none.
+        """
+        for alpha in alphas:
+            if not 0.0 <= alpha <= MAX_ALPHA:  # true of NaN, too
+                raise ConfigError(f"alphas: {alpha} is no strength: give 0 to {MAX_ALPHA:g}")
         size = self._batches.size
         batches = Batches(max(1, size // max(1, len(alphas)))) if self._is_auto else self._batches
         return self._answer(requests, batches, alphas)
@@ -257,7 +273,8 @@ class ContrastGenerator:
         if decoded.error is not None:
             return failed(one.request, decoded.error, "backend", one.prompt_tok)
         text = self._detokenize(decoded.token_ids)
-        return Completion(
+        return ContrastCompletion(
+            guarded=decoded.guarded,
             id=one.request.id,
             text=cut_at_stop(text, one.job.params.stop),
             token_ids=decoded.token_ids,

@@ -6,9 +6,10 @@ asked = intake.read(0, request_of(0, "How do I kill a process?", params))
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from papercore.errors import DataError, ModelError
 from papercore.generate.jobs import failed
@@ -19,6 +20,8 @@ from self_cd.items import Item
 from self_cd.prompts import Prompter
 
 __all__ = ["Asked", "Intake", "request_of"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Intake:
         self._prompter = prompter
         self._seed = seed
         self._max_context = trained if max_context is None else max_context
+        if trained is not None and max_context is not None and max_context > trained:
+            _check_beyond(config, trained, max_context)
         self._vocab_size: int = config.vocab_size
 
     def read(self, place: int, request: Request) -> Asked | Completion:
@@ -71,6 +76,18 @@ class Intake:
         asked = Asked(place, request, job)
         problem = _misfit(contexts, limit, self._vocab_size)
         return asked if problem is None else failed(request, problem, "input", asked.prompt_tok)
+
+
+def _check_beyond(config: PreTrainedConfig, trained: int, max_context: int) -> None:
+    """More context than the model's config says works with rotary positions, if at all.
+
+    Raises:
+        ModelError: Its positions end there.
+    """
+    said = f"max_context={max_context} is more than the {trained} positions of the model"
+    if not getattr(config, "rope_parameters", None):
+        raise ModelError(f"{said}, which has no others: leave it out or lower it")
+    logger.warning("%s: it was not made for more", said)
 
 
 def request_of(place: int, query: str | Item, params: SamplingParams) -> Request:

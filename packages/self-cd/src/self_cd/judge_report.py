@@ -1,6 +1,6 @@
 """What a run of `judge` comes to, from its records alone. No torch here.
 
-summarise(records)["agreement_keyword/1_sheet:ann"]
+summarise(records)["agreement_keyword/2_sheet:ann"]
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from transformers.cache_utils import (
 from papercore.errors import ModelError
 from self_cd.contexts import Contexts
 from self_cd.growing import GrowingLayer, expand_prefixes, growing_cache
-from self_cd.head import Float32Head
+from self_cd.head import Float32Head, dtypes_told
 from self_cd.padding import Layout, plan
 from self_cd.skinny import SkinnyProducts, is_skinny
 
@@ -152,6 +152,7 @@ class Paired:
         options = {"logits_to_keep": 1} | given
         skinny = is_skinny(ids_RT.numel(), self._model.device)
         with (
+            dtypes_told(self._model),
             self._head.attached() if self._head else nullcontext(),
             SkinnyProducts() if skinny else nullcontext(),
         ):

@@ -30,9 +30,9 @@ TINY_CONTRAST = SelfCDConfig(
 PAPER_CONTRAST = SelfCDConfig()
 """Source: the official script; everything that the paper has not is off."""
 
-PAPER_SETS = ("xstest", "oktest", "icona")
+PAPER_SETS = ("xstest", "oktest", "i-cona")
 """Source: 2401.17633 (second hand): XSTest-Safe and OKTest; XSTest-Unsafe and I-CoNa for safety."""
-MODERN_SETS = ("xstest", "orbench-hard", "orbench-toxic")
+MODERN_SETS = ("xstest", "or-bench-hard", "or-bench-toxic")
 """Our choice, for the trade-off between both sides."""
 TINY_TOK = 8
 """Answers of the miniature's world have at most seven words."""

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from papercore.errors import DataError
-from self_cd.head import Float32Head
+from self_cd.head import Float32Head, dtypes_told
 from self_cd.paired import check_model
 
 __all__ = ["Batch", "Reader", "by_length", "pad", "room_of"]
@@ -73,7 +73,7 @@ class Reader:
             "position_ids": places_BT[:, -width:],
             "logits_to_keep": keep,
         }
-        with self._attached():
+        with dtypes_told(self.model), self._attached():
             out = self.model(
                 input_ids=batch.ids_BT,
                 past_key_values=cache,

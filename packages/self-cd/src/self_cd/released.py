@@ -123,6 +123,12 @@ RELEASED: Mapping[str, Released] = {
         licence="MIT",
         rows={"harmful": 200},
     ),
+    "wikiqa": Released(
+        file="WikiQA-test.tsv",
+        source="Microsoft Research, WikiQA corpus",
+        licence="Microsoft Research Data License, research only",
+        rows={"ordinary": 633},
+    ),
     "malicious-instruct": Released(
         file="MaliciousInstruct.txt",
         source="github.com/Princeton-SysML/Jailbreak_LLM, data",

@@ -15,21 +15,21 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from papercore.config import RunFlags, differences, plain
-from papercore.errors import ConfigError
 from papercore.generate.types import Completion
 from papercore.log import progress
 from papercore.report import conclude
 from papercore.runs import Run, is_run_folder
 from self_cd.answerers import Answerer, answerer_for
 from self_cd.answers import Answer, answer_id, read_answers
-from self_cd.bounds import bound_of
+from self_cd.bounds import check_bound
 from self_cd.config import ModelRunConfig, RunAnswersConfig, SelfCDConfig
+from self_cd.generation import ContrastCompletion
 from self_cd.items import Item, ItemSet
 from self_cd.judges import keyword
 from self_cd.telling import result_lines
 from self_cd.wording import WORDING_VERSION
 
-__all__ = ["answered", "check_bound", "failed_rows", "provenance", "run", "tell"]
+__all__ = ["answered", "failed_rows", "provenance", "run", "tell"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,27 +72,6 @@ def run(config: RunAnswersConfig, flags: RunFlags, out: Path, items: ItemSet) ->
     return tell(read_answers(records), len(items.items) + len(items.bad), out)
 
 
-def check_bound(config: ModelRunConfig, digest: str, *, i_know: bool) -> None:
-    """Refuses a strength above what `self-cd calibrate` found for this model.
-
-    Raises:
-        ConfigError: It is above, and `--i-know` is not given.
-    """
-    bound = bound_of(config.model, config, digest)
-    strongest = max((config.contrast.alpha, *config.contrast.schedule))
-    if bound is None:
-        logger.warning(
-            "alpha %g is not calibrated for %s with these prompts: `self-cd calibrate` tells how "
-            "many refusals of harmful questions it costs",
-            *(strongest, config.model),
-        )
-    elif strongest > bound and not i_know:
-        raise ConfigError(
-            f"alpha {strongest:g} is above {bound:.2f}, up to which {config.model} keeps its "
-            "refusals of harmful questions (self-cd calibrate): lower it, or add --i-know"
-        )
-
-
 def answered(
     item: Item,
     completion: Completion,
@@ -102,6 +81,8 @@ def answered(
     origin: tuple[tuple[str, JsonValue], ...],
 ) -> Answer:
     """A completion as an answer, judged by keywords; one that failed has no verdict."""
+    if isinstance(completion, ContrastCompletion) and completion.guarded:
+        origin = (*origin, ("guarded", True))
     found = Answer(
         item=item,
         method=method,
@@ -144,20 +125,28 @@ def tell(answers: Sequence[Answer], num_questions: int, out: Path) -> int:
     """Prints refusals of both sides and what failed; gives the exit code."""
     for line in result_lines(answers):
         sys.stdout.write(f"{line}\n")
-    failed = [answer for answer in answers if answer.error is not None]
+    wrong = [answer for answer in answers if answer.error is not None]
+    rows = [answer for answer in wrong if not answer.item.query]
+    failed = [answer for answer in wrong if answer.item.query]
     if failed:
         sys.stderr.write(
             f"NOT ALL ANSWERED: {len(failed)} of {num_questions} questions failed and count "
             f"nowhere; first: {failed[0].id}: {failed[0].error}\n--resume asks them again\n"
         )
+    if rows:
+        sys.stderr.write(
+            f"NOT ALL ASKED: {len(rows)} of {num_questions} rows are no questions; first: "
+            f"{rows[0].error}\ncorrect the file and take another --out\n"
+        )
     sys.stdout.write(f"report: {out / 'report.html'}\n")
-    return EXIT_FAILED if failed else EXIT_DONE
+    return EXIT_FAILED if wrong else EXIT_DONE
 
 
 def _ready(config: RunAnswersConfig, flags: RunFlags) -> Answerer:
     answerer = answerer_for(config, flags)
     if config.method == "self-cd":
-        check_bound(config, answerer.digest, i_know=config.i_know)
+        strengths = (config.contrast.alpha, *config.contrast.schedule)
+        check_bound(config, answerer.digest, i_know=config.i_know, alphas=strengths)
     return answerer
 
 

@@ -12,6 +12,7 @@ from papercore.log import progress
 from papercore.report import conclude
 from papercore.runs import Run, is_run_folder
 from self_cd.answers import answer_id, read_answers
+from self_cd.bounds import warn_above
 from self_cd.config import SweepConfig
 from self_cd.generation import generate
 from self_cd.items import Item, ItemSet
@@ -61,7 +62,9 @@ def run(config: SweepConfig, flags: RunFlags, out: Path, items: ItemSet) -> int:
 
 
 def _ready(config: SweepConfig, flags: RunFlags) -> Session:
-    return open_session(config, flags)
+    session = open_session(config, flags)
+    warn_above(config, session.prompter.digest, config.alphas)
+    return session
 
 
 def _is_left(item: Item, config: SweepConfig, folder: Run) -> bool:

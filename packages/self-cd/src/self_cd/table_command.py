@@ -56,8 +56,9 @@ def run(config: TableConfig, flags: RunFlags) -> int:
     show = _print_markdown if config.markdown else _print
     show(f"Refusals by {judge}, 95 % Wilson intervals", _refusal_lines(rows))
     if compared:
+        minus = "plain" if all(row.perturb is None for row in rows) else "the row `against`"
         show(
-            "Minus plain, paired by question; p: McNemar, exact; Holm over this table",
+            f"Minus {minus}, paired by question; p: McNemar, exact; Holm over this table",
             _difference_lines(compared),
         )
     for line in _notes(rows, compared):
@@ -202,7 +203,14 @@ def _notes(rows: Sequence[Row], compared: Sequence[Difference]) -> list[str]:
     if without:
         counts = ", ".join(f"{name}: {count}" for name, count in without.items())
         lines.append(f"answers without a verdict, which count nowhere: {counts}")
-    alone = [row.name for row in rows if not row.is_plain and not _is_compared(row, compared)]
+    lonely = [row for row in rows if not _is_compared(row, compared)]
+    disturbed = [row.name for row in lonely if row.perturb is not None]
+    if disturbed:
+        lines.append(
+            "no raw run of the same model, method and questions to compare with: "
+            f"{', '.join(disturbed)}"
+        )
+    alone = [row.name for row in lonely if row.perturb is None and not row.is_plain]
     if alone:
         lines.append(
             f"no plain run of the same model and questions (method plain, or self-cd at 1) to "

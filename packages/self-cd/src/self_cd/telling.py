@@ -11,7 +11,7 @@ from self_cd.cells import Cell, sort_cells
 
 __all__ = ["result_lines"]
 
-HEADER = ("data set", "side", "method", "refused", "95 % interval", "no language", "n", "failed")
+HEADER = ("data set", "side", "method", "refused", "95 % interval", "degenerate", "n", "failed")
 
 
 def result_lines(answers: Sequence[Answer]) -> list[str]:

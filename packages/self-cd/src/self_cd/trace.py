@@ -156,8 +156,9 @@ def _guarded(
     if config.guard is None:
         return job
     openings = encode_openings(tokenizer, config.openings)
-    margin = float(context_margins(model, [job.contexts.plain], openings)[0])
-    return replace(job, guarded=margin > config.guard)
+    plain = [job.contexts.plain]
+    margins_B = context_margins(model, plain, openings, float32_head=config.float32_head)
+    return replace(job, guarded=float(margins_B[0]) > config.guard)
 
 
 def _best(logits_V: Tensor, top: int) -> list[int]:

@@ -16,7 +16,7 @@ from papercore.records import Record
 from papercore.report import conclude
 from papercore.runs import Run, check_folder, is_run_folder
 from self_cd.analysis_ids import TRACE
-from self_cd.bounds import bound_of
+from self_cd.bounds import warn_above
 from self_cd.commands import read_query
 from self_cd.config import TraceConfig
 from self_cd.items import Item, query_hash
@@ -50,7 +50,8 @@ def run(config: TraceConfig, flags: RunFlags) -> int:
     session = open_session(config, flags)
     for note in session.prompter.notes:
         logger.warning("%s", note)
-    _warn_of_bound(config, session)
+    strengths = (config.contrast.alpha, *config.contrast.schedule)
+    warn_above(config, session.prompter.digest, strengths)
     records = _trace(config, session, query)
     _show(records)
     if flags.out is None:
@@ -99,16 +100,6 @@ def _open(config: TraceConfig, flags: RunFlags, query: str) -> Run:
         verb="trace",
         data_hash=query_hash([query]),
     )
-
-
-def _warn_of_bound(config: TraceConfig, session: Session) -> None:
-    """A trace may go above the bound, since it is there to show what happens; it says so."""
-    bound = bound_of(config.model, config, session.prompter.digest)
-    if bound is not None and config.contrast.alpha > bound:
-        logger.warning(
-            "alpha %g is above %.3f, up to which %s keeps its refusals of harmful questions",
-            *(config.contrast.alpha, bound, config.model),
-        )
 
 
 def _show(records: Sequence[Record]) -> None:

@@ -1,13 +1,14 @@
 """Verdicts as records, and the run folders whose answers are judged. No torch here.
 
 sources = read_sources([Path("runs/plain"), Path("runs/self-cd")])
-judged = judged_of(answer, sources[0], "keyword/1", Verdict("refuse"))
+judged = judged_of(answer, sources[0], "keyword/2", Verdict("refuse"))
 verdicts = read_verdicts(records)
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ class Judged:
         asked: Hash of the question, which tells disturbed questions from those they come from.
         judge: Kind and version of the judge; None where nobody judged.
         facts: What else the judge recorded.
+        perturb: Where the question was disturbed; None for a raw one.
     """
 
     run: str
@@ -83,6 +85,7 @@ class Judged:
     label: Label | None
     error: str | None = None
     facts: tuple[tuple[str, JsonValue], ...] = ()
+    perturb: str | None = None
 
     @property
     def id(self) -> str:
@@ -122,6 +125,7 @@ class Judged:
             "judge": self.judge,
             "label": self.label,
             "facts": dict(self.facts),
+            "perturb": self.perturb,
         }
         status: Literal["ok", "error"] = "ok" if self.error is None else "error"
         return Record(id=self.id, status=status, error=self.error, data=data)
@@ -129,11 +133,11 @@ class Judged:
 
 def judged_of(answer: Answer, source: Source, judge: str | None, verdict: Verdict) -> Judged:
     """A verdict with everything that counts and tables need."""
-    model = dict(answer.provenance).get("model", source.model)
+    origin = dict(answer.provenance)
     return Judged(
         run=source.name,
         run_hash=source.digest,
-        model=str(model),
+        model=str(origin.get("model", source.model)),
         record=answer.id,
         item=answer.item.id,
         dataset=answer.item.dataset,
@@ -145,6 +149,7 @@ def judged_of(answer: Answer, source: Source, judge: str | None, verdict: Verdic
         label=verdict.label,
         error=verdict.error,
         facts=verdict.facts,
+        perturb=cast("str | None", origin.get("perturb")),
     )
 
 
@@ -159,7 +164,7 @@ def read_verdicts(records: Iterable[Record]) -> list[Judged]:
 
 
 def read_sources(paths: Sequence[Path], *, limit: int | None = None) -> list[Source]:
-    """Run folders with their answers, at most `limit` of each.
+    """Run folders with their answers, at most `limit` of each side and strength.
 
     Raises:
         ConfigError: A folder is given twice.
@@ -178,7 +183,7 @@ def read_source(path: Path, name: str, *, limit: int | None = None) -> Source:
     identity = read_identity(path)
     if identity.package != PACKAGE:
         raise DataError(f"{path}: is a run of {identity.package}, not of self-cd")
-    answers = read_answers(read_records(path / "records.jsonl"))[:limit]
+    answers = _limited(read_answers(read_records(path / "records.jsonl")), limit)
     if not answers:
         raise DataError(
             f"{path}: is a run of `self-cd {identity.verb}` and holds no answers: give one of run "
@@ -186,6 +191,18 @@ def read_source(path: Path, name: str, *, limit: int | None = None) -> Source:
         )
     model = str(identity.config.get("model", "unknown"))
     return Source(name, path, identity.hash, model, tuple(answers))
+
+
+def _limited(answers: Sequence[Answer], limit: int | None) -> list[Answer]:
+    """At most so many answers of each cell, as commands limit questions: no side is lost."""
+    seen: Counter[tuple[object, ...]] = Counter()
+    kept = []
+    for one in answers:
+        cell = (one.method, one.alpha, one.item.dataset, one.item.side)
+        seen[cell] += 1
+        if limit is None or seen[cell] <= limit:
+            kept.append(one)
+    return kept
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
@@ -236,4 +253,5 @@ def _read(record: Record) -> Judged:
         label=cast("Label | None", data["label"]),
         error=record.error,
         facts=tuple(cast("dict[str, JsonValue]", data["facts"]).items()),
+        perturb=cast("str | None", data.get("perturb")),  # not in records of earlier versions
     )

@@ -41,7 +41,7 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """Kind and version, and the model if there is one, such as `keyword/1`."""
+        """Kind and version, and the model if there is one, such as `keyword/2`."""
         ...
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:

@@ -6,6 +6,7 @@
 An answer is text of a stranger and may try to instruct the judge. It stands between marks with a
 code that is drawn from the answer itself, so the answer cannot hold them. What the judge replies
 must be one word; otherwise it is asked once more, and after that the verdict is an error.
+Degenerate answers are found by our rule and never sent.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from papercore.errors import GenerationError, ModelError
 from papercore.generate.types import Completion, Generator, Message, Request, SamplingParams
 from self_cd.answers import Answer, Label
 from self_cd.judges import Verdict
-from self_cd.judges.degenerate import spoken
+from self_cd.judges.degenerate import is_degenerate, spoken
 
 __all__ = ["VERSION", "LLMJudge", "code_of", "parse_label", "parse_rating", "write_prompt"]
 
-VERSION = "llm/1"
-"""Of the prompts below: who changes one must change this."""
+VERSION = "llm/2"
+"""Of the prompts below and of what is asked: who changes one must change this."""
 
 SHORT_TOK, LONG_TOK = 16, 1024
 """Tokens of the first reply, and of the second, which has room for models that think aloud."""
@@ -162,6 +163,14 @@ class LLMJudge:
 
     def judge(self, answers: Sequence[Answer]) -> list[Verdict]:
         """A verdict for every answer; fact `helpfulness` is None where a rating was unreadable."""
+        broken = [is_degenerate(one.text, truncated=one.truncated) for one in answers]
+        asked = [one for one, found in zip(answers, broken, strict=True) if not found]
+        verdicts = iter(self._judge(asked))
+        by_rule = Verdict("degenerate", facts=(("rule", "degenerate"),))
+        return [by_rule if found else next(verdicts) for found in broken]
+
+    def _judge(self, answers: Sequence[Answer]) -> list[Verdict]:
+        """Verdicts of the model."""
         verdicts = self._ask(answers, LABEL_TASK)
         labelled = [
             Verdict(label, error, _unseen(one), gave_up)
