@@ -195,10 +195,10 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
         read_sources([one, one])
 
 
-def test_the_limit_is_for_each_run(tmp_path: Path) -> None:
+def test_the_limit_is_for_each_side_of_each_run(tmp_path: Path) -> None:
     runs = (save_run(tmp_path / "a"), save_run(tmp_path / "b", seed=1))
-    run(JudgeConfig(runs=runs, limit=2), RunFlags(out=tmp_path / "out"))
-    assert len(verdicts_of(tmp_path / "out")) == 4
+    run(JudgeConfig(runs=runs, limit=1), RunFlags(out=tmp_path / "out"))
+    assert len(verdicts_of(tmp_path / "out")) == 4  # one of each side of each run
 
 
 def test_a_run_without_harmful_questions_is_told(

@@ -180,7 +180,8 @@ def _bound_text(found: Found) -> str:
     if one.upper is None:
         return "No bound: there is no true refusal to keep."
     return (
-        f"keeps {100 * one.keep:.4g} % of {one.num_true} true refusals up to alpha {one.upper:g}"
+        f"by the margins, {100 * one.keep:.4g} % of {one.num_true} true refusals are kept up to "
+        f"alpha {one.upper:g}"
         f"{_interval(one.upper_interval)}."
     )
 
