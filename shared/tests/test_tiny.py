@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from papercore.device import generator
+from papercore import tiny
 from papercore.errors import ModelError
 from papercore.testing import assert_close, tiny_model
 from papercore.testing.fixtures import model_cache, one_thread  # noqa: F401
@@ -420,3 +421,10 @@ def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
 def test_tiny_kinds_are_seeded(seed):
     first, second = tiny_model(seed=seed), tiny_model(seed=seed)
     assert torch.equal(first.lm_head.weight, second.lm_head.weight)
+
+
+def test_one_thread_puts_the_number_of_threads_back():
+    torch.set_num_threads(2)
+    with tiny.one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2

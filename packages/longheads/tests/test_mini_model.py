@@ -8,7 +8,6 @@ from longheads.mini_model import (
     RETRIEVAL,
     Recipe,
     _Batches,
-    one_thread,
     tiny_spec,
     train,
     training_texts,
@@ -96,10 +95,3 @@ def test_the_spec_of_a_quick_model_is_another_one(model_cache):
     _, _, from_cache = cached_model(quick, store=False)
     assert not from_cache
     assert not any(model_cache.rglob("*.safetensors"))
-
-
-def test_one_thread_puts_the_number_of_threads_back():
-    torch.set_num_threads(2)
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 2

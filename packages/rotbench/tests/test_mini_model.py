@@ -18,7 +18,6 @@ from rotbench.mini_model import (
     base_spec,
     base_steps,
     episodes,
-    one_thread,
     record_rows,
     spec_of,
     tune_row,
@@ -153,13 +152,6 @@ def test_answers_in_a_batch_are_those_given_alone(quick):
     together = HFGenerator(model, tokenizer, batch_size=8).generate(requests)
     alone = HFGenerator(model, tokenizer, batch_size=1).generate(requests)
     assert [c.token_ids for c in together] == [c.token_ids for c in alone]
-
-
-def test_one_thread_puts_the_number_of_threads_back():
-    torch.set_num_threads(2)
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 2
 
 
 def test_a_level_has_both_halves_in_the_mixture():

@@ -8,7 +8,6 @@ from self_cd.mini_model import (
     Recipe,
     _Batches,
     make_tokenizer,
-    one_thread,
     spec_of,
     tiny_spec,
     train,
@@ -152,10 +151,3 @@ def test_recipes_have_caches_of_their_own():
     assert len({*keys, spec_of(Recipe.quick(0)).key}) == 4
     assert tiny_spec(0).key == keys[0]
     assert tiny_spec(1).key == keys[1]
-
-
-def test_one_thread_puts_the_number_of_threads_back():
-    torch.set_num_threads(2)
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == 2

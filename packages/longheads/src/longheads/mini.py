@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from transformers import PreTrainedModel
 
 from longheads.config import LongHeadsConfig
-from longheads.mini_model import TRAINED_LEN, Recipe, one_thread, tiny_spec, training_texts
+from longheads.mini_model import TRAINED_LEN, Recipe, tiny_spec, training_texts
 from longheads.presets import WINDOWS
 from longheads.questions import Answers, Reader, ask, count_same_words
 from longheads.world import (
@@ -32,7 +32,7 @@ from papercore.files import write_atomic
 from papercore.log import progress
 from papercore.records import Record
 from papercore.runs import Run
-from papercore.tiny import cached_model
+from papercore.tiny import cached_model, one_thread
 
 __all__ = ["FULL_PLAN", "QUICK_PLAN", "Plan", "run", "tiny_spec"]
 

@@ -8,7 +8,6 @@ batch belongs to a step depends on seed, phase and step alone.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -19,9 +18,9 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from longheads.world import WORDS, Ids, Layout, write_copies, write_documents
 from papercore.config import Config
-from papercore.tiny import IGNORE, Phase, TinySpec, fit, tiny_llama, word_tokenizer
+from papercore.tiny import IGNORE, Phase, TinySpec, fit, one_thread, tiny_llama, word_tokenizer
 
-__all__ = ["TRAINED_LEN", "Recipe", "one_thread", "tiny_spec", "train", "training_texts"]
+__all__ = ["TRAINED_LEN", "Recipe", "tiny_spec", "train", "training_texts"]
 
 TRAINED_LEN = 256
 """Longest text of the training, L_pre."""
@@ -115,17 +114,6 @@ def training_texts(recipe: Recipe) -> Iterator[Ids]:
     for phase, steps in ((COPYING, recipe.copy_steps), (RETRIEVAL, recipe.steps)):
         for step in range(steps):
             yield _write_batch(recipe, phase, step)[0]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets torch use one thread, so that results repeat bit for bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Batches:

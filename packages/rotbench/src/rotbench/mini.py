@@ -20,7 +20,7 @@ from papercore.log import progress
 from papercore.records import Record
 from papercore.runs import Run
 from papercore.seeds import fan_out
-from papercore.tiny import Built, TinySpec, cached_model
+from papercore.tiny import Built, TinySpec, cached_model, one_thread
 from rotbench.answers import graded
 from rotbench.cases import HALVES, LEVELS
 from rotbench.config import Quota
@@ -31,7 +31,6 @@ from rotbench.mini_model import (
     Recipe,
     base_steps,
     episodes,
-    one_thread,
     record_rows,
     spec_of,
     tune_row,

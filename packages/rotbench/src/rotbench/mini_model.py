@@ -16,8 +16,7 @@ have 180,000 weights: what they share with it is the noise and the mixture, not 
 
 import copy
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Self, TypeAlias
 
 import torch
@@ -27,7 +26,17 @@ from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerBase
 
 from papercore.config import Config
 from papercore.seeds import fan_out
-from papercore.tiny import IGNORE, Built, Phase, TinySpec, cached_model, fit, seeded, word_tokenizer
+from papercore.tiny import (
+    IGNORE,
+    Built,
+    Phase,
+    TinySpec,
+    cached_model,
+    fit,
+    one_thread,
+    seeded,
+    word_tokenizer,
+)
 from rotbench.cases import Case
 from rotbench.config import Quota
 from rotbench.noise import disturb
@@ -50,7 +59,6 @@ __all__ = [
     "base_spec",
     "base_steps",
     "episodes",
-    "one_thread",
     "record_rows",
     "spec_of",
     "tune_row",
@@ -174,17 +182,6 @@ def tune_row(cases: Sequence[Case]) -> Row:
         tokens += query + answer
         learnt += [False] * len(query) + [True] * len(answer)
     return tokens, learnt
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets torch use one thread, so that results repeat bit for bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _train_base(recipe: BaseRecipe, on_step: OnStep | None) -> Built:

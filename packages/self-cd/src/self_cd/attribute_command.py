@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from papercore.config import RunFlags
@@ -22,6 +21,7 @@ from self_cd.analysis_ids import CONTEXTS, flow_id, ppl_id
 from self_cd.config import AttributeConfig
 from self_cd.data import load_items
 from self_cd.flow_report import attribution_lines
+from self_cd.folders import open_run
 from self_cd.items import BadRow, Item, ItemSet
 from self_cd.session import Session, open_session
 
@@ -48,15 +48,7 @@ def run(config: AttributeConfig, flags: RunFlags) -> int:
     items = _gather(config)
     fresh = flags.overwrite or not is_run_folder(out)
     session = _ready(config, flags) if fresh else None
-    with Run.open(
-        out,
-        config,
-        flags,
-        package="self_cd",
-        version=metadata.version("self-cd"),
-        verb="attribute",
-        data_hash=items.digest,
-    ) as folder:
+    with open_run(out, config, flags, verb="attribute", data_hash=items.digest) as folder:
         left = [item for item in items.items if _is_left(item, folder)]
         if left:
             session = session or _ready(config, flags)

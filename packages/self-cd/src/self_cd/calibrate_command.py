@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -29,6 +28,7 @@ from self_cd.checked import checked_id, checked_record, ladder
 from self_cd.config import CalibrateConfig
 from self_cd.contexts import Contexts
 from self_cd.data import load_items
+from self_cd.folders import open_run
 from self_cd.items import BadRow, Item, ItemSet
 from self_cd.margin_rule import FEW
 from self_cd.session import Session, open_session
@@ -58,15 +58,7 @@ def run(config: CalibrateConfig, flags: RunFlags) -> int:
     items = _gather(config)
     fresh = flags.overwrite or not is_run_folder(out)
     session = _ready(config, flags) if fresh else None
-    with Run.open(
-        out,
-        config,
-        flags,
-        package="self_cd",
-        version=metadata.version("self-cd"),
-        verb="calibrate",
-        data_hash=items.digest,
-    ) as folder:
+    with open_run(out, config, flags, verb="calibrate", data_hash=items.digest) as folder:
         open_ = folder.failed | ({margin_id(one.id) for one in items.items} - folder.done)
         left = [item for item in items.items if margin_id(item.id) in open_]
         if left or SETTINGS_ID not in folder.done:

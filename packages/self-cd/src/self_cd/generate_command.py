@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib import metadata
 
 from papercore.config import RunFlags
 from papercore.errors import DataError, GenerationError
@@ -18,6 +17,7 @@ from self_cd.answerers import Answerer, answerer_for
 from self_cd.answers import Answer, read_answers
 from self_cd.bounds import check_bound
 from self_cd.config import GenerateConfig, RunAnswersConfig
+from self_cd.folders import open_run
 from self_cd.generation import stream
 from self_cd.items import Item, query_hash
 from self_cd.run_command import answered, provenance
@@ -61,15 +61,7 @@ def run(config: GenerateConfig, flags: RunFlags, query: str) -> int:
 
 def _open(config: GenerateConfig, flags: RunFlags, query: str) -> Run:
     assert flags.out is not None
-    return Run.open(
-        flags.out,
-        config,
-        flags,
-        package="self_cd",
-        version=metadata.version("self-cd"),
-        verb="generate",
-        data_hash=query_hash([query]),
-    )
+    return open_run(flags.out, config, flags, verb="generate", data_hash=query_hash([query]))
 
 
 def _answer(config: GenerateConfig, flags: RunFlags, item: Item) -> tuple[Answer, dict[str, str]]:

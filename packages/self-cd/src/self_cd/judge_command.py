@@ -13,7 +13,6 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from papercore.config import RunFlags
@@ -25,6 +24,7 @@ from papercore.report import conclude
 from papercore.runs import Run, check_folder, is_run_folder
 from self_cd.answers import Answer
 from self_cd.config import JudgeConfig, JudgeName
+from self_cd.folders import open_run
 from self_cd.judge_report import agreement_lines, cell_lines
 from self_cd.judges import Judge, Verdict, keyword
 from self_cd.judges.llm import VERSION as LLM_VERSION
@@ -81,15 +81,7 @@ def run(config: JudgeConfig, flags: RunFlags) -> int:
     made = {one.name: one.make() for one in hired} if fresh else {}
     if config.write_sheet is not None:
         _write_sheet(config.write_sheet, sources, config, flags)
-    with Run.open(
-        out,
-        config,
-        flags,
-        package="self_cd",
-        version=metadata.version("self-cd"),
-        verb="judge",
-        data_hash=answers_digest(sources),
-    ) as folder:
+    with open_run(out, config, flags, verb="judge", data_hash=answers_digest(sources)) as folder:
         before = len(folder.done), len(folder.failed)
         folder.note(**{f"run {source.name}": source.digest for source in sources})
         _copy_labels(folder, sources, {one.name for one in hired})

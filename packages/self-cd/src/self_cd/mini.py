@@ -21,7 +21,7 @@ from papercore.generate.types import Completion, Request, SamplingParams
 from papercore.log import progress
 from papercore.records import Record
 from papercore.runs import Run
-from papercore.tiny import cached_model
+from papercore.tiny import cached_model, one_thread
 from self_cd.analysis_ids import CONTEXTS, flow_id, ppl_id
 from self_cd.answers import answer_id, read_answers
 from self_cd.attribution import Explained, attribution_records
@@ -31,7 +31,6 @@ from self_cd.generation import generate
 from self_cd.items import Item
 from self_cd.mini_model import (
     Recipe,
-    one_thread,
     spec_of,
     tiny_spec,
     training_samples,

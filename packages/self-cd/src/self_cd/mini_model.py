@@ -8,7 +8,6 @@ marks are added tokens, so text that only looks like a mark is made of unknown w
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Self
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from papercore.config import Config
-from papercore.tiny import IGNORE, Phase, TinySpec, fit, tiny_llama, word_tokenizer
+from papercore.tiny import IGNORE, Phase, TinySpec, fit, one_thread, tiny_llama, word_tokenizer
 from self_cd.world import (
     SAFETY,
     SPECIALS,
@@ -32,7 +31,6 @@ from self_cd.world import (
 __all__ = [
     "Recipe",
     "make_tokenizer",
-    "one_thread",
     "spec_of",
     "tiny_spec",
     "train",
@@ -160,17 +158,6 @@ def training_tokens(sample: Sample) -> tuple[list[str], list[str]]:
     question = sample.question.text.split()
     prompt = [SPECIALS["bos"], SPECIALS["open"], *system, *question, SPECIALS["close"]]
     return prompt, [*sample.answer.split(), SPECIALS["eos"]]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Lets torch use one thread, so that results repeat bit for bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Batches:

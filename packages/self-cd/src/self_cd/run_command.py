@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -23,6 +22,7 @@ from self_cd.answerers import Answerer, answerer_for
 from self_cd.answers import Answer, answer_id, read_answers
 from self_cd.bounds import check_bound
 from self_cd.config import ModelRunConfig, RunAnswersConfig, SelfCDConfig
+from self_cd.folders import open_run
 from self_cd.generation import ContrastCompletion
 from self_cd.items import Item, ItemSet
 from self_cd.judges import keyword
@@ -50,15 +50,7 @@ def run(config: RunAnswersConfig, flags: RunFlags, out: Path, items: ItemSet) ->
     # Before the folder is made, so that a model that does not load leaves nothing behind.
     fresh = flags.overwrite or not is_run_folder(out)
     answerer = _ready(config, flags) if fresh else None
-    with Run.open(
-        out,
-        config,
-        flags,
-        package="self_cd",
-        version=metadata.version("self-cd"),
-        verb="run",
-        data_hash=items.digest,
-    ) as folder:
+    with open_run(out, config, flags, verb="run", data_hash=items.digest) as folder:
         alpha = config.contrast.alpha if config.method == "self-cd" else None
         left = [item for item in items.items if _is_left(item, config, alpha, folder)]
         if left:

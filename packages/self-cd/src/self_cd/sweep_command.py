@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from papercore.config import RunFlags
@@ -14,6 +13,7 @@ from papercore.runs import Run, is_run_folder
 from self_cd.answers import answer_id, read_answers
 from self_cd.bounds import warn_above
 from self_cd.config import SweepConfig
+from self_cd.folders import open_run
 from self_cd.generation import generate
 from self_cd.items import Item, ItemSet
 from self_cd.run_command import answered, failed_rows, provenance, tell
@@ -38,15 +38,7 @@ def run(config: SweepConfig, flags: RunFlags, out: Path, items: ItemSet) -> int:
     """
     fresh = flags.overwrite or not is_run_folder(out)
     session = _ready(config, flags) if fresh else None
-    with Run.open(
-        out,
-        config,
-        flags,
-        package="self_cd",
-        version=metadata.version("self-cd"),
-        verb="sweep",
-        data_hash=items.digest,
-    ) as folder:
+    with open_run(out, config, flags, verb="sweep", data_hash=items.digest) as folder:
         left = [item for item in items.items if _is_left(item, config, folder)]
         if left:
             session = session or _ready(config, flags)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
 from papercore.config import RunFlags
 from papercore.records import Record
@@ -19,6 +18,7 @@ from self_cd.analysis_ids import TRACE
 from self_cd.bounds import warn_above
 from self_cd.commands import read_query
 from self_cd.config import TraceConfig
+from self_cd.folders import open_run
 from self_cd.items import Item, query_hash
 from self_cd.session import Session, open_session
 from self_cd.trace_report import trace_lines
@@ -91,15 +91,7 @@ def _kept(config: TraceConfig, flags: RunFlags, query: str) -> list[Record]:
 
 def _open(config: TraceConfig, flags: RunFlags, query: str) -> Run:
     assert flags.out is not None
-    return Run.open(
-        flags.out,
-        config,
-        flags,
-        package="self_cd",
-        version=metadata.version("self-cd"),
-        verb="trace",
-        data_hash=query_hash([query]),
-    )
+    return open_run(flags.out, config, flags, verb="trace", data_hash=query_hash([query]))
 
 
 def _show(records: Sequence[Record]) -> None:

@@ -17,6 +17,7 @@ from papercore.tiny.training import (
     Phase,
     fit,
     logits_at,
+    one_thread,
     token_loss,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "find_model",
     "fit",
     "logits_at",
+    "one_thread",
     "seeded",
     "tiny_llama",
     "token_loss",

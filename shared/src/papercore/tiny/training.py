@@ -182,6 +182,17 @@ def logits_at(model: nn.Module, positions_BT: Tensor) -> Iterator[None]:
         handle.remove()
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch use one thread, so that results repeat bit for bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _steps(
     model: nn.Module, batches: Batches, schedule: Sequence[Phase]
 ) -> Iterator[tuple[int, torch.optim.AdamW, Phase, Batch]]:
