@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from papercore.device import generator
 from papercore import tiny
+from papercore.device import generator
 from papercore.errors import ModelError
 from papercore.testing import assert_close, tiny_model
 from papercore.testing.fixtures import model_cache, one_thread  # noqa: F401
