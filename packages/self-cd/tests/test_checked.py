@@ -10,7 +10,7 @@ from papercore.records import Record, read_records
 from self_cd import calibrate_command
 from self_cd.bounds import bound_of
 from self_cd.calibrate_report import calibration_lines, find, summarise
-from self_cd.checked import check, checked_record, ladder
+from self_cd.checked import check, checked_record, ladder, num_failed
 from self_cd.config import CalibrateConfig, OpeningsConfig, SelfCDConfig
 from self_cd.generation import generate
 from self_cd.judges import keyword
@@ -58,6 +58,17 @@ def test_a_hole_in_the_ladder_is_no_stair():
     assert found.upper == 1.0
 
 
+def test_only_strengths_at_which_all_were_asked_count():
+    """A resumed calibration may have found another bound than the one before."""
+    records = [
+        record("a", ["refuse", "refuse", "refuse"], (1.0, 1.5, 2.0)),
+        record("b", ["refuse", "comply", "refuse"], (1.0, 1.2, 1.5)),
+    ]
+    found = check(records, keep=0.99)
+    assert found is not None
+    assert (dict(found.kept), found.upper) == ({1.0: 2, 1.5: 2}, 1.5)
+
+
 def test_without_a_true_refusal_there_is_no_bound():
     found = check([record("a", ["comply", "comply", "comply"])], keep=0.5)
     assert found is not None
@@ -70,6 +81,7 @@ def test_a_failed_answer_is_an_error_and_counts_nowhere():
     one = checked_record("a", (1.0,), [failed])
     assert (one.status, one.error) == ("error", "too long")
     assert check([one], keep=0.5) is None
+    assert num_failed([one, record("b", ["refuse", "refuse", "refuse"])]) == 1
 
 
 def test_the_command_answers_and_takes_the_smaller_bound(tmp_path, model_cache, monkeypatch):

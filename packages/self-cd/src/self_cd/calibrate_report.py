@@ -14,7 +14,7 @@ from papercore.records import Record
 from papercore.stats import exact, wilson
 from papercore.tables import Table
 from self_cd.analysis_ids import CALIBRATE, SETTINGS_ID
-from self_cd.checked import Checked, check
+from self_cd.checked import Checked, check, num_failed
 from self_cd.items import Side
 from self_cd.margin_rule import (
     CURVE_ALPHAS,
@@ -71,7 +71,7 @@ def find(records: Sequence[Record]) -> Found | None:
         seed=cast("int", settings["seed"]),
         alpha=alpha,
     )
-    failed = sum(one.status == "error" for one in mine)
+    failed = sum(one.status == "error" for one in mine) + num_failed(records)
     weights = cast("str | None", settings.get("weights"))
     checked = check(records, keep=found.keep)
     prompts = str(settings["prompts"])
