@@ -1,0 +1,140 @@
+"""Named settings, each value with its source. No torch here.
+
+`tiny` is the miniature's world (spec of the miniature: every value measured), `paper` GSM8K with
+rationales in words, `modern` one GPU and a current small model.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from r3.config import (
+    CutConfig,
+    EvalConfig,
+    LoraConfig,
+    PPOConfig,
+    PrepareConfig,
+    PromptConfig,
+    RewardConfig,
+    SFTConfig,
+    TrainConfig,
+)
+
+TINY_MODEL = "tiny:r3"
+"""The miniature's tuned model, from which its RL starts."""
+RANDOM_MODEL = "random"
+"""The miniature's model before tuning: random weights, made in code."""
+PAPER_MODEL = "meta-llama/Llama-2-7b-hf"
+"""Source: 2402.05808, the backbone of all its tasks."""
+MODERN_MODEL = "Qwen/Qwen3-1.7B-Base"
+"""Our choice: small, open without a gate, not tuned yet."""
+
+TINY_DATA = Path("data") / "world"
+GSM8K_DATA = Path("data") / "gsm8k"
+
+TINY_PROMPT = PromptConfig(template="= {question}")
+"""A question of the miniature's world is one number; the mark before it says that it is one."""
+
+TINY_CUT = CutConfig(rule="tokens")
+TINY_PPO = PPOConfig(
+    beta=0.01,
+    epochs=2,
+    minibatches=2,
+    value_coef=0.1,
+    reduction="token",
+)
+
+PREPARE: Mapping[str, PrepareConfig] = MappingProxyType(
+    {
+        "default": PrepareConfig(),
+        "tiny": PrepareConfig(task="world", prompt=TINY_PROMPT, cut=TINY_CUT, dev=0.0),
+        # source: 2402.05808, GSM8K; the paper has no dev questions, official code chose on the test
+        "paper": PrepareConfig(task="gsm8k"),
+        "modern": PrepareConfig(task="gsm8k"),
+    }
+)
+"""Presets of `r3 prepare`."""
+
+SFT: Mapping[str, SFTConfig] = MappingProxyType(
+    {
+        "default": SFTConfig(),
+        "tiny": SFTConfig(
+            model=RANDOM_MODEL,
+            data=TINY_DATA,
+            learning_rate=1e-3,
+            batch=64,
+            micro_batch=64,
+            max_steps=300,
+            schedule="constant",
+            max_length=32,
+            save_steps=300,
+        ),
+        # source: official; every value is the default
+        "paper": SFTConfig(model=PAPER_MODEL, data=GSM8K_DATA),
+        # ours: adapters on one GPU, with the larger rate that they take
+        "modern": SFTConfig(
+            model=MODERN_MODEL,
+            data=GSM8K_DATA,
+            tune="lora",
+            learning_rate=2e-4,
+            batch=64,
+            micro_batch=8,
+        ),
+    }
+)
+"""Presets of `r3 sft`."""
+
+TRAIN: Mapping[str, TrainConfig] = MappingProxyType(
+    {
+        "default": TrainConfig(),
+        "tiny": TrainConfig(
+            model=TINY_MODEL,
+            data=TINY_DATA,
+            cut=TINY_CUT,
+            ppo=TINY_PPO,
+            reward=RewardConfig(partial=0.0),
+            rollouts=256,
+            micro_batch=128,
+            generation_batch=256,
+            max_new_tokens=11,
+            max_length=32,
+            max_steps=60,
+            learning_rate=5e-4,
+            critic_rate=5e-3,
+            eval_steps=20,
+            save_steps=20,
+            dump_every=10,
+            keep="last",
+        ),
+        # source: 2402.05808 and official R3_math; every value is the default
+        "paper": TrainConfig(model=PAPER_MODEL, data=GSM8K_DATA),
+        # ours: adapters for policy and critic on one GPU, several rollouts of each start
+        "modern": TrainConfig(
+            model=MODERN_MODEL,
+            data=GSM8K_DATA,
+            tune="lora",
+            lora=LoraConfig(r=32, alpha=64.0),
+            critic="separate",
+            rollouts=128,
+            samples=4,
+            micro_batch=16,
+            learning_rate=2e-5,
+            critic_rate=5e-5,
+            critic_warmup=10,
+            warmup=10,
+            max_steps=500,
+        ),
+    }
+)
+"""Presets of `r3 train`."""
+
+EVAL: Mapping[str, EvalConfig] = MappingProxyType(
+    {
+        "default": EvalConfig(model=PAPER_MODEL),
+        "tiny": EvalConfig(model=TINY_MODEL, data=TINY_DATA, split="test", max_new_tokens=11),
+        # source: official: greedy
+        "paper": EvalConfig(model=PAPER_MODEL, data=GSM8K_DATA, split="test"),
+        "modern": EvalConfig(model=f"vllm:{MODERN_MODEL}", data=GSM8K_DATA, split="test"),
+    }
+)
+"""Presets of `r3 eval`."""

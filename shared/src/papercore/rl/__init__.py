@@ -1,0 +1,1 @@
+"""Reinforcement learning of language models in small exact pieces; each package owns its loop."""
