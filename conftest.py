@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 
 import pytest
 
@@ -39,8 +40,13 @@ def _no_module(module: str, reason: str) -> str:
     return "" if importlib.util.find_spec(module) else reason
 
 
+def _no_browser() -> str:
+    found = any(map(shutil.which, ("chromium", "chromium-browser", "chrome")))
+    return "" if found else "no headless browser is on this machine"
+
+
 _CHECKS = {
     "gpu": _no_gpu,
     "vllm": lambda: _no_module("vllm", "vLLM is not in this environment"),
-    "browser": lambda: _no_module("playwright", "no headless browser is in this environment"),
+    "browser": _no_browser,
 }

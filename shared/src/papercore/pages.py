@@ -11,12 +11,18 @@ __all__ = ["data_uri", "render"]
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render(template: str, content: Mapping[str, object]) -> str:
-    """Fill a template of this package; whatever is put in is escaped."""
+def render(template: str, content: Mapping[str, object], *, folder: Path | None = None) -> str:
+    """Fill a template; whatever is put in is escaped.
+
+    Args:
+        template: File name.
+        content: What the template names.
+        folder: A package's own templates, which may extend those of this one; None has none.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader([_TEMPLATES] if folder is None else [folder, _TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

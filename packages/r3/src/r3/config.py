@@ -189,15 +189,17 @@ class PrepareConfig(RunConfig):
     task: TaskName = "gsm8k"
     """What is asked; sets fields, verifier, cut rule and partial reward."""
     source: tuple[str, ...] = ()
-    """Hub ids or local files and folders; none takes the task's released set on the hub."""
+    """Hub ids (`owner/name`, then if wanted `:part`, `@revision`, `#split`) or local files and
+    folders. None takes the task's released set on the hub, unless only `test` is given."""
     test: tuple[str, ...] = ()
     """The test set, if `source` does not hold it."""
     rationales: str | None = None
-    """For mnli and snli: CoT-Collection's file or hub id, which holds the demonstrations."""
+    """For mnli, snli and race: CoT-Collection's file or hub id, which holds the demonstrations."""
     fields: dict[str, str] = Field(default={})
-    """Other names of fields, such as `{question = "body"}` in a TOML file."""
+    """Other names of fields, ours first: `--fields question body` or `{question = "body"}`."""
     dev: float = Field(default=0.05, ge=0.0, lt=1.0)
-    """Share of the training questions that is held out to choose a checkpoint by."""
+    """Share of the training questions that is held out to choose a checkpoint by. A released
+    validation set is taken instead; 0 takes none."""
     prompt: PromptConfig = PromptConfig()
     """How a question becomes a prompt, here and in every later stage."""
     tokenizer: str | None = None
@@ -328,7 +330,7 @@ class TrainConfig(StageConfig):
 class EvalConfig(RunConfig):
     """`r3 eval`: accuracy from the bare question, with its interval."""
 
-    how: ClassVar[frozenset[str]] = frozenset({"batch_size", "flush_every"})
+    how: ClassVar[frozenset[str]] = frozenset({"batch_size", "flush_every", "against"})
 
     model: str = "tiny:r3"
     """Any model reference: hub id, folder, vllm:<id or dir>, openai:<model>@<base_url>."""
@@ -353,6 +355,9 @@ class EvalConfig(RunConfig):
     """Questions at once; None starts at 64 and halves whenever memory is short."""
     flush_every: int = Field(default=64, ge=1)
     """Questions from one write to the run folder to the next."""
+    against: tuple[Path, ...] = ()
+    """Run folders of other evaluations of the same questions, to compare with pair by pair; with
+    `--resume` also afterwards."""
     endpoint: EndpointConfig = EndpointConfig()
     """For an openai: model."""
 

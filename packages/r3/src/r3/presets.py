@@ -31,13 +31,16 @@ MODERN_MODEL = "Qwen/Qwen3-1.7B-Base"
 
 TINY_DATA = Path("data") / "world"
 GSM8K_DATA = Path("data") / "gsm8k"
+NLI_DATA = Path("data") / "mnli"
 
-TINY_PROMPT = PromptConfig(template="= {question}")
-"""A question of the miniature's world is one number; the mark before it says that it is one."""
+TINY_PROMPT = PromptConfig(template="= = = = {question}")
+"""A question of the miniature's world is one number, with marks before it: a step is then made from
+the number before it, the first step too. A policy counts its steps from the marks; with one of them
+it leaned on the number as well, and ended more held-out chains too early or too late."""
 
 TINY_CUT = CutConfig(rule="tokens")
 TINY_PPO = PPOConfig(
-    beta=0.01,
+    beta=0.05,  # the paper's; with the 0.01 of the spec, held-out questions are learnt less well
     epochs=2,
     minibatches=2,
     value_coef=0.1,
@@ -50,6 +53,7 @@ PREPARE: Mapping[str, PrepareConfig] = MappingProxyType(
         "tiny": PrepareConfig(task="world", prompt=TINY_PROMPT, cut=TINY_CUT, dev=0.0),
         # source: 2402.05808, GSM8K; the paper has no dev questions, official code chose on the test
         "paper": PrepareConfig(task="gsm8k"),
+        "paper-nli": PrepareConfig(task="mnli"),
         "modern": PrepareConfig(task="gsm8k"),
     }
 )
@@ -71,6 +75,8 @@ SFT: Mapping[str, SFTConfig] = MappingProxyType(
         ),
         # source: official; every value is the default
         "paper": SFTConfig(model=PAPER_MODEL, data=GSM8K_DATA),
+        # source: official comments, 5 epochs for tasks other than maths; 1024 tokens for RACE
+        "paper-nli": SFTConfig(model=PAPER_MODEL, data=NLI_DATA, epochs=5.0),
         # ours: adapters on one GPU, with the larger rate that they take
         "modern": SFTConfig(
             model=MODERN_MODEL,
@@ -108,6 +114,27 @@ TRAIN: Mapping[str, TrainConfig] = MappingProxyType(
         ),
         # source: 2402.05808 and official R3_math; every value is the default
         "paper": TrainConfig(model=PAPER_MODEL, data=GSM8K_DATA),
+        # source: official R3_others, beta by the paper (the code ignores its own flag)
+        "paper-nli": TrainConfig(
+            model=PAPER_MODEL,
+            data=NLI_DATA,
+            ppo=PPOConfig(
+                beta=0.3,
+                epochs=1,
+                value_coef=1.0,
+                whiten=False,
+                reduction="token",
+            ),
+            rollouts=64,
+            temperature=0.7,
+            max_new_tokens=256,
+            epochs=5.0,
+            learning_rate=2e-6,
+            critic_rate=1e-6,
+            schedule="cosine",
+            warmup=100,
+            critic="separate",
+        ),
         # ours: adapters for policy and critic on one GPU, several rollouts of each start
         "modern": TrainConfig(
             model=MODERN_MODEL,
@@ -134,6 +161,7 @@ EVAL: Mapping[str, EvalConfig] = MappingProxyType(
         "tiny": EvalConfig(model=TINY_MODEL, data=TINY_DATA, split="test", max_new_tokens=11),
         # source: official: greedy
         "paper": EvalConfig(model=PAPER_MODEL, data=GSM8K_DATA, split="test"),
+        "paper-nli": EvalConfig(model=PAPER_MODEL, data=NLI_DATA, split="test"),
         "modern": EvalConfig(model=f"vllm:{MODERN_MODEL}", data=GSM8K_DATA, split="test"),
     }
 )

@@ -111,5 +111,5 @@ def ragged(values_BG: Tensor, lengths: Sequence[int]) -> Tensor:
 
 def token_mask(lengths: Sequence[int]) -> Tensor:
     """Boolean `[B, G]`, true on the generated tokens of each rollout."""
-    lengths_B1 = torch.tensor(list(lengths))[:, None]
-    return torch.arange(max(lengths))[None] < lengths_B1
+    lengths_B1 = torch.tensor(list(lengths), dtype=torch.long)[:, None]
+    return torch.arange(max(lengths, default=0))[None] < lengths_B1

@@ -59,6 +59,8 @@ class PPOSettings:
         temperature: Of all log-probabilities; that of sampling.
         reduction: `token` averages over all tokens of a minibatch, `sequence` over the tokens of a
             rollout and then over rollouts.
+        normalise: What the policy's loss is divided by where a policy mask leaves tokens out:
+            `policy`, the tokens that bear it, or `all` generated tokens, as without that mask.
         grad_clip: Largest norm of the gradient, of all parameters together.
         shards: Into how many equal runs of rollouts the minibatches are cut alike: one process with
             `shards=2` makes the same minibatches as two processes with half of the rollouts each.
@@ -74,6 +76,7 @@ class PPOSettings:
     kl_coef: float = 0.0
     temperature: float = 1.0
     reduction: Literal["token", "sequence"] = "token"
+    normalise: Literal["policy", "all"] = "policy"
     grad_clip: float = 1.0
     shards: int = 1
 

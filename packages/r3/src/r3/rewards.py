@@ -1,0 +1,144 @@
+"""What a rollout earns. No torch here.
+
+    reward = reward_for("gsm8k", RewardConfig())
+    reward.score(prefix + generated, demo).reward  # 1, partial, or 0
+
+A right answer earns 1, a wrong one that can be read the partial reward, everything else 0, whatever
+the start state was. Source: 2402.05808 (notes): rewards that depend on the depth lower accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from importlib import import_module
+from numbers import Real
+from typing import TypeAlias
+
+from papercore.errors import ConfigError
+from r3.config import RewardConfig
+from r3.demos import Demo
+from r3.tasks import task_named
+from r3.verifiers import Verdict, Verifier, verifier_for
+
+__all__ = ["Outcome", "Reward", "RewardFunction", "reward_for"]
+
+RewardFunction: TypeAlias = Callable[[str, Demo], object]
+"""A function of a user's own: the whole rationale and the demonstration -> a finite number."""
+
+_LONGEST_ERROR = 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one rollout earned.
+
+    Attributes:
+        reward: 1, the partial reward, 0, or what a function of your own gave.
+        correct: Whether the task's verifier found the right answer.
+        parsed: The answer that it read.
+        error: Why there is no reward; `reward` is 0 then, and the rollout must be left out.
+    """
+
+    reward: float
+    correct: bool
+    parsed: str | None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Reward:
+    """The reward of a task; `reward_for` makes it.
+
+    Attributes:
+        verifier: Says what is right, also beside a function of your own.
+        partial: Reward of a wrong answer that can be read.
+        function: Gives the reward in place of all that.
+    """
+
+    verifier: Verifier
+    partial: float = 0.0
+    function: RewardFunction | None = None
+
+    def score(self, text: str, demo: Demo) -> Outcome:
+        """Judges a whole rationale: the prefix that was given and what was generated, as one text.
+
+        Raises:
+            DataError: The right answer of the demonstration cannot be read.
+        """
+        verdict = self.verifier.verify(text, demo.gold)
+        if self.function is not None:
+            return _own(self.function, text, demo, verdict)
+        partial = 0.0 if verdict.parsed is None else self.partial
+        return Outcome(1.0 if verdict.correct else partial, verdict.correct, verdict.parsed)
+
+    def __call__(self, text: str, demo: Demo) -> Outcome:
+        """The same as `score`."""
+        return self.score(text, demo)
+
+
+def reward_for(task: str, config: RewardConfig) -> Reward:
+    """The reward of a task.
+
+    Raises:
+        ConfigError: The function cannot be imported or called, or a partial reward comes with it,
+            which would have no effect.
+    """
+    verifier = verifier_for(task)
+    if config.function is None:
+        partial = task_named(task).partial if config.partial is None else config.partial
+        return Reward(verifier, partial)
+    if config.partial is not None:
+        raise ConfigError(
+            f"partial={config.partial} has no effect beside function={config.function}: let the "
+            "function give it"
+        )
+    return Reward(verifier, function=_load(config.function))
+
+
+def _load(reference: str) -> RewardFunction:
+    """The function that `module:attribute` names."""
+    module, colon, attribute = reference.partition(":")
+    if not (module and colon and attribute):
+        raise ConfigError(f"function={reference!r} is not module:function, such as rewards:mine")
+    try:
+        found: object = reduce(getattr, attribute.split("."), import_module(module))
+    except Exception as error:  # noqa: BLE001  (a user's module may raise anything)
+        raise ConfigError(
+            f"function={reference!r} cannot be imported: {_described(error)}; is its folder in "
+            "PYTHONPATH?"
+        ) from None
+    if not callable(found):
+        raise ConfigError(f"function={reference!r} is a {type(found).__name__}, not a function")
+    return found
+
+
+def _own(function: RewardFunction, text: str, demo: Demo, verdict: Verdict) -> Outcome:
+    """What a user's function gives; whatever goes wrong in it is an error of this rollout alone."""
+    try:
+        reward = _finite(function(text, demo))
+    except Exception as error:  # noqa: BLE001  (the run must go on)
+        return Outcome(0.0, verdict.correct, verdict.parsed, _described(error))
+    return Outcome(reward, verdict.correct, verdict.parsed)
+
+
+def _finite(found: object) -> float:
+    if not isinstance(found, Real):
+        raise TypeError(f"the reward is a {type(found).__name__}, not a number")
+    reward = float(found)
+    if not math.isfinite(reward):
+        raise ValueError(f"the reward is {reward}")
+    return reward
+
+
+def _described(error: Exception) -> str:
+    """An error in one short line."""
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001  (a message may raise as well)
+        said = "(no message)"
+    return " ".join(f"{type(error).__name__}: {said[: 2 * _LONGEST_ERROR]}".split())[
+        :_LONGEST_ERROR
+    ]

@@ -1,0 +1,232 @@
+r"""Which answer a rationale states, and whether it is the right one. No torch here.
+
+    verifier = verifier_for("gsm8k")
+    verifier.verify("2 and 2 is 4.\n#### 4", "4")  # Verdict(parsed="4", correct=True)
+
+The whole rationale is read, the prefix that was given included. Of the kinds of statements that
+`r3.stated` finds, the strongest counts in which an answer can be read. Two statements of that kind
+that differ are no answer at all: else a policy could state every label there is and would be right
+each time. Statements that nobody can read are passed over.
+
+Deviation: official code takes the text behind the first or the last marker, by task, so that
+`### a ### b` is right for `b`, or for `a`; and it reads numbers by a bare `float`, so that `1,234`
+and `18 dollars` are wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+from papercore.errors import ConfigError, DataError
+from r3.numbers import number_text, parse_number
+from r3.stated import has_statement, last_word, stated
+from r3.tasks import OPTIONS, VerifierKind, task_named
+
+__all__ = ["TOLERANCE", "Verdict", "Verifier", "make_verifier", "verifier_for"]
+
+TOLERANCE = Fraction(1, 100)
+"""How far a number may be from the right one. Source: official code, 1e-2."""
+
+_LONGEST = 200
+_AROUND = " \t\r\n\"'`*_()[]{}<>“”‘’.,;:!?"
+_OPTION = re.compile(
+    r"(?:the )?(?:correct |right )?(?:(?:option|choice|answer)(?: is)? )?[(\[]?(?P<letter>[a-z])"
+    r"(?:[)\]]|(?=[.:,;]?\Z)|(?=[.:]))[.:]?(?P<rest>.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was read.
+
+    Attributes:
+        parsed: The stated answer, in one form per value; None if there is none, or several.
+        correct: Whether it is the right one.
+    """
+
+    parsed: str | None
+    correct: bool
+
+
+class Verifier(Protocol):
+    """How one kind of answer is read and compared."""
+
+    def verify(self, text: str, gold: str) -> Verdict:
+        """Judges a whole rationale, the prefix that was given included.
+
+        Raises:
+            DataError: The right answer cannot be read; `prepare` leaves such questions out.
+        """
+        ...
+
+    def check_gold(self, gold: str) -> bool:
+        """Whether the right answer can be read."""
+        ...
+
+    def states_answer(self, text: str) -> bool:
+        """Whether a text states an answer, or begins to; no prefix of a rollout may."""
+        ...
+
+
+class Stated(ABC):
+    """A verifier that reads statements; kinds of answers differ in `read` alone."""
+
+    def __init__(self, marker: str) -> None:
+        self.marker = marker
+
+    @abstractmethod
+    def read(self, text: str) -> str | None:
+        """The answer that a stated text means, in one form per answer; None if it means none."""
+
+    def same(self, parsed: str, gold: str) -> bool:
+        """Whether two answers that were read are the same."""
+        return parsed == gold
+
+    def verify(self, text: str, gold: str) -> Verdict:
+        """As `Verifier` says."""
+        wanted = self.read(gold)
+        if wanted is None:
+            raise DataError(f"the right answer {gold[:50]!r} cannot be read: correct the data")
+        parsed = self.answer(text)
+        return Verdict(parsed, parsed is not None and self.same(parsed, wanted))
+
+    def check_gold(self, gold: str) -> bool:
+        """As `Verifier` says."""
+        return self.read(gold) is not None
+
+    def states_answer(self, text: str) -> bool:
+        """As `Verifier` says."""
+        return has_statement(text, marker=self.marker)
+
+    def answer(self, text: str) -> str | None:
+        """The one answer that a text states."""
+        for kind in stated(text, marker=self.marker):
+            answers = {self.read(one) for one in kind} - {None}
+            if answers:
+                return answers.pop() if len(answers) == 1 else None
+        return None
+
+
+class NumberVerifier(Stated):
+    """Numbers, compared within a tolerance.
+
+    Args:
+        marker: What stands before an answer. Without one, the last number of a text is its answer
+            if nothing else states one.
+        tolerance: How far a number may be from the right one.
+    """
+
+    def __init__(self, marker: str, tolerance: Fraction = TOLERANCE) -> None:
+        super().__init__(marker)
+        self.tolerance = tolerance
+
+    def read(self, text: str) -> str | None:
+        """A number, as `r3.numbers` reads it."""
+        value = parse_number(text)
+        return None if value is None else number_text(value)
+
+    def same(self, parsed: str, gold: str) -> bool:
+        """Whether two numbers differ by no more than the tolerance."""
+        return abs(Fraction(parsed) - Fraction(gold)) <= self.tolerance
+
+    def answer(self, text: str) -> str | None:
+        """The one number that a text states, or ends in if the task has no marker."""
+        found = super().answer(text)
+        if found is not None or self.marker or self.states_answer(text):
+            return found
+        word = last_word(text)
+        return None if word is None else self.read(word)
+
+
+class OptionVerifier(Stated):
+    """Letters of options: `B`, `(B)`, `B.`, `option B`, `B: its text`. The text alone is none."""
+
+    def __init__(self, marker: str, letters: Sequence[str]) -> None:
+        super().__init__(marker)
+        self.letters = tuple(letters)
+        first, others = letters[0], "".join(letters[1:])  # the first may be an article: A man
+        self._other = re.compile(
+            rf"\b(?:[{others}](?!['\w])|[{first}{first.lower()}{others.lower()}](?=[).:,;\]]|\Z))"
+        )
+
+    def read(self, text: str) -> str | None:
+        """A letter; a second one behind it makes the statement none."""
+        found = _OPTION.fullmatch(text.strip(" \t\r\n\"'`*_$")) if len(text) <= _LONGEST else None
+        if found is None or found["letter"].upper() not in self.letters:
+            return None
+        letter = found["letter"].upper()
+        second = {one[0].upper() for one in self._other.finditer(found["rest"])}
+        return letter if second <= {letter} else None
+
+
+class LabelVerifier(Stated):
+    """One of a few words, whatever its case and with or without dots, and nothing beside it."""
+
+    def __init__(self, marker: str, labels: Sequence[str]) -> None:
+        super().__init__(marker)
+        self.labels = frozenset(labels)
+
+    def read(self, text: str) -> str | None:
+        """A label."""
+        word = _bare(text)
+        return word if word in self.labels else None
+
+
+class MarkerVerifier(Stated):
+    """Any text behind the marker, whatever its case, and with or without dots."""
+
+    def read(self, text: str) -> str | None:
+        """The text in lower case, without dots, its words one blank apart."""
+        return None if self.marker and self.marker in text else _bare(text) or None
+
+
+def make_verifier(
+    kind: VerifierKind, *, marker: str = "####", labels: Sequence[str] = OPTIONS
+) -> Verifier:
+    """Verifier of a kind of answer.
+
+    Args:
+        kind: What answers are.
+        marker: What stands before an answer; may be empty for numbers alone.
+        labels: For `label` the words, for `option` the letters that there are.
+
+    Raises:
+        ConfigError: There is no such verifier here.
+    """
+    if not marker and kind != "number":
+        raise ConfigError(f"marker is empty: answers of kind {kind} need one, such as ####")
+    if kind == "number":
+        return NumberVerifier(marker)
+    if kind == "option":
+        return OptionVerifier(marker, labels)
+    if kind == "label":
+        return LabelVerifier(marker, labels)
+    if kind == "marker":
+        return MarkerVerifier(marker)
+    raise ConfigError(
+        "programs are verified in the sandbox, which is not there yet: take a task with answers in"
+        " words"
+    )
+
+
+def verifier_for(task: str) -> Verifier:
+    """Verifier of a task, by what the task says of its answers.
+
+    Raises:
+        ConfigError: There is no such task, or its answers are programs.
+    """
+    found = task_named(task)
+    return make_verifier(found.verifier, marker=found.marker, labels=found.labels)
+
+
+def _bare(text: str) -> str:
+    """Lower case, no dots, one blank between words, nothing around; empty if it is too long."""
+    if len(text) > _LONGEST:
+        return ""
+    return " ".join(text.strip(_AROUND).lower().replace(".", "").split())
