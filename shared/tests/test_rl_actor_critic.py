@@ -2,6 +2,8 @@
 
 import copy
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -326,3 +328,75 @@ def test_ddp_gets_a_gradient_of_everything_in_any_pass(kind, part, one_process):
         (scored.logps_N.sum() + scored.values_N.sum()).backward()
     trained = {name for name, one in wrapped.module.named_parameters() if one.requires_grad}
     assert with_grads(wrapped.module) == trained
+
+
+SHARDED = """
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from papercore.rl import actor_critic
+from papercore.rl.lora import LoraSpec
+from papercore.rl.rollouts import pack
+from papercore.testing import tiny_model
+from papercore.testing.families import some_rollouts
+
+torch.set_num_threads(1)
+store = dist.FileStore(sys.argv[1], 2)
+dist.init_process_group("gloo", store=store, world_size=2, rank=int(sys.argv[2]))
+actor_critic.CHUNK_LOGITS = 259 * 4  # several chunks, recomputed over sharded weights
+lora = LoraSpec(4, 8.0, ("q_proj", "v_proj"))
+batch = pack(some_rollouts([(3, 5), (9, 2), (1, 1)]), pad_id=0)
+
+
+def learn(policy):
+    scored = policy(batch, reference=True)
+    (scored.logps_N.sum() + scored.entropy_N.sum() + scored.values_N.square().sum()).backward()
+    grads = {name: one.grad for name, one in policy.named_parameters() if one.grad is not None}
+    return scored, grads
+
+
+def build(given, critic):
+    torch.manual_seed(0)
+    policy = actor_critic.ActorCritic.build(
+        tiny_model(), critic=critic, lora=given, share_base=False
+    )
+    torch.nn.init.ones_(policy.value_head.weight)
+    return policy
+
+
+for given in (None, lora):
+    for critic in ("shared", "separate"):
+        wanted, wanted_grads = learn(build(given, critic))
+        policy = build(given, critic)
+        for module in list(policy.modules()):
+            if isinstance(module, LlamaDecoderLayer):
+                fully_shard(module, mesh=init_device_mesh("cpu", (2,)))
+        fully_shard(policy, mesh=init_device_mesh("cpu", (2,)))
+        found, grads = learn(policy)
+        assert isinstance(next(iter(grads.values())), DTensor)
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+        assert grads.keys() == wanted_grads.keys()
+        for name, grad in grads.items():
+            torch.testing.assert_close(grad.full_tensor(), wanted_grads[name])
+print("all equal")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_a_policy_sharded_by_fsdp_is_that_of_one_process(tmp_path):
+    command = [sys.executable, "-W", "error::UserWarning", "-c", SHARDED, str(tmp_path / "store")]
+    processes = [
+        subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for process in processes:
+        out, error = process.communicate(timeout=300)
+        assert out == b"all equal\n", error.decode()[-2000:]

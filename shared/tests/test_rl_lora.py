@@ -64,6 +64,21 @@ def test_the_base_is_there_once():
     assert policy.critic.get_base_model().layers[0].mlp.up_proj.weight is ours
 
 
+def test_a_base_of_its_own_gives_the_critic_the_same_outputs():
+    torch.manual_seed(0)
+    apart = ActorCritic.build(tiny_model(), critic="separate", lora=SPEC, share_base=False)
+    together = policy_of()
+    for policy in (apart, together):
+        torch.nn.init.ones_(policy.value_head.weight)
+        torch.manual_seed(1)
+        disturb_(policy)
+    assert torch.equal(apart(BATCH).values_N, together(BATCH).values_N)
+    ours = apart.actor.get_base_model().model.layers[0].mlp.up_proj.weight
+    assert apart.critic.get_base_model().layers[0].mlp.up_proj.weight is not ours
+    names = {name for name, one in apart.named_parameters() if one.requires_grad}
+    assert names == {name for name, one in together.named_parameters() if one.requires_grad}
+
+
 def test_each_adapter_changes_its_own_side_only():
     policy = policy_of()
     torch.nn.init.ones_(policy.value_head.weight)

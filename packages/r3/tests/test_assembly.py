@@ -263,6 +263,11 @@ def test_a_choice_may_be_named_by_its_letter_or_its_text(tmp_path, answer):
     assert (demo.gold, demo.target) == ("B", "It barks.\n### B")
 
 
+def test_a_letter_is_a_letter_even_among_options_that_are_letters(tmp_path):
+    found = prepare([lines(tmp_path / "a.jsonl", race("B", ["B", "A", "C"]))], task="race-high")
+    assert found.splits["train"][0].gold == "B"
+
+
 def test_an_option_that_is_not_there_is_no_answer(tmp_path):
     source = lines(tmp_path / "a.jsonl", race("B"), race("D"))
     assert reasons(prepare([source], task="race-high")) == {"answer cannot be read": 1}

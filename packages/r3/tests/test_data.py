@@ -169,11 +169,6 @@ def test_a_question_in_two_splits_is_refused(tmp_path, first, second):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_miniature_s_world_is_so_small_that_questions_repeat(tmp_path):
-    splits = {"train": (demo("a"),), "test": (demo("b", question="What is a?"),)}
-    assert len(write(tmp_path / "data", splits, task="world").split("test")) == 1
-
-
 @pytest.mark.parametrize(
     ("manifest", "problem"),
     [

@@ -132,6 +132,10 @@ PROOF = 'We know it. So the statement is proved and the answer is "yes".'
             *("yes", "Dogs move. ### yes", None),
         ),
         (
+            *("gsm8k", {"instruction": "Q?", "input": "", "output": "1+1=<<1+1=2>>2\n#### 2"}),
+            *("instructions", "Q?", "2", "1+1=<<1+1=2>>2\n#### 2", None),
+        ),
+        (
             *("race-high", {"instruction": "Article: ...", "input": "Which?", "output": "B"}),
             *("instructions", "Article: ...\nWhich?", "B", None, None),
         ),

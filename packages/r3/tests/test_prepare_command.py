@@ -225,10 +225,8 @@ def world(monkeypatch):
 
     def prepared(seed):
         seeds.append(seed)
-        one = Demo("a", "5", "28 46", "46", 3)
-        return {"train": (one,), "test": (one,), "sft": (one, Demo("b", "6", "1 2", "2", 2))}, {
-            "slip": 0.6
-        }
+        one, other = Demo("a", "5", "28 46", "46", 3), Demo("b", "6", "33 71", "71", 3)
+        return {"train": (one,), "test": (other,), "sft": (one, one)}, {"slip": 0.6}
 
     stub = ModuleType("r3.world")
     stub.prepared = prepared

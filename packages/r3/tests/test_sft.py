@@ -171,6 +171,26 @@ def test_adapters_are_merged_into_the_model_and_saved_both_ways(tokenizer, encod
     assert (logits[2] - logits[3]).abs().max() > 0.05
 
 
+def test_where_processes_share_the_weights_out_the_merged_model_is_read_anew(
+    tokenizer, encoded, tmp_path, monkeypatch
+):
+    base = tmp_path / "base"
+    learner().save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    config = settings(tune="lora", max_steps=2, learning_rate=2e-2, model=str(base))
+    for name in ("usual", "shared"):
+        if name == "shared":
+            monkeypatch.setattr("r3.sft._merge", lambda trainer, config: None)
+        model, _ = load_model(str(base))
+        finetune(model, tokenizer, encoded, config, tmp_path / name, None)
+    usual, shared = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("usual", "shared")
+    )
+    assert usual.keys() == shared.keys()
+    for name, value in usual.items():
+        assert_close(value, shared[name], atol=1e-6, what=name)
+
+
 def test_without_merging_only_the_adapter_is_saved(tokenizer, encoded, tmp_path):
     config = settings(tune="lora", merged=False, lora=LoraConfig(r=2))
     finetune(learner(), tokenizer, encoded, config, tmp_path, None)

@@ -109,6 +109,18 @@ def test_mnli_is_tested_on_its_matched_validation_set(tmp_path):
     assert unread == [str(tmp_path / "multinli_1.0_dev_mismatched.jsonl")]
 
 
+def test_glue_s_mnli_has_test_splits_without_labels_which_are_not_read(monkeypatch):
+    names = ["train", "validation_matched", "validation_mismatched", "test_matched"]
+    parts = [HubPart(name, 3, "f", lambda: iter(())) for name in names]
+    monkeypatch.setattr(sources, "hub_parts", lambda ref: parts)
+    found, unread = source_parts(["nyu-mll/glue:mnli"], TASKS["mnli"])
+    assert named(found, "nyu-mll") == [
+        ("glue#train", "train"),
+        ("glue#validation_matched", "test"),
+    ]
+    assert unread == ["nyu-mll/glue#test_matched", "nyu-mll/glue#validation_mismatched"]
+
+
 def test_an_empty_folder_and_nothing_at_all(tmp_path):
     with pytest.raises(DataError, match="holds no file"):
         parts_of(str(tmp_path))

@@ -2,13 +2,16 @@
 
 import json
 import math
+import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import TrainerState
 
 from papercore.config import RunFlags
 from papercore.errors import ConfigError, ModelError
@@ -33,6 +36,7 @@ from r3.dump import read_dumps
 from r3.train_command import run
 from r3.train_log import StepLog
 from r3.trl_options import check_options
+from r3.trl_rollouts import Judge, Plan, group_advantages
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 
@@ -89,7 +93,7 @@ def rewards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rewards")
     (folder / "r3_test_rewards.py").write_text(REWARDS)
     sys.path.insert(0, str(folder))
-    yield
+    yield folder
     sys.path.remove(str(folder))
 
 
@@ -290,11 +294,13 @@ def test_epochs_and_minibatches_are_optimizer_steps(config, go, algo):
 
 @pytest.mark.parametrize("reduction", ["sequence", "token"])
 def test_accumulated_micro_batches_are_one_batch(config, go, reduction):
-    found = []
+    found, norms = [], []
     for micro in (1, 3, 8):  # 3 does not divide 8: the next smaller size that does is taken
-        ppo = PPOConfig(beta=0.1, reduction=reduction)
-        out = go(config(micro_batch=micro, ppo=ppo, max_steps=1, epochs=1), f"{micro}")
+        ppo = PPOConfig(beta=0.1, reduction=reduction, epochs=1)
+        out = go(config(micro_batch=micro, ppo=ppo, max_steps=1), f"{micro}")
         found.append(weights(out))
+        norms += [line["grad_norm"] for line in read_lines(out / "metrics.jsonl")]
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)
     for other in found[1:]:
         for name, value in found[0].items():
             assert_close(value, other[name], atol=2e-3, what=name)
@@ -343,14 +349,41 @@ def test_the_best_weights_on_dev_are_kept(config, go, monkeypatch):
     assert not list((out / "checkpoints").glob("best-*"))
 
 
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_a_run_that_is_killed_after_its_last_step_is_finished(
+    config, go, tmp_path, monkeypatch, tune
+):
+    marks = iter([[0, 0, 0], [1, 0, 0], [0, 0, 0]])
+    monkeypatch.setattr(trl_backend, "evaluator", lambda *_: lambda model: next(marks))
+    settings = config(eval_steps=1, keep="best", tune=tune)
+
+    def dies(result):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trl_backend, "result_record", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, RunFlags(out=tmp_path / "out"))
+    before = weights(tmp_path / "out")
+    out = go(settings, resume=True)
+    assert same(weights(out), before)
+    assert read_records(out / "records.jsonl")[-1].data["kept"] == 1
+    (out / "records.jsonl").write_text("")
+    shutil.rmtree(out / "model")
+    if tune == "full":
+        with pytest.raises(ModelError, match="best-00000001 is gone"):
+            run(settings, RunFlags(out=out, resume=True))
+
+
 @pytest.mark.parametrize("algo", ALGOS)
-def test_rollouts_without_a_reward_are_left_out_and_counted(config, go, algo):
+def test_rollouts_without_a_reward_are_left_out_and_counted(config, go, algo, caplog):
     out = go(config(algo, reward="touchy"))
     rows = dumped(out)
     failed = [row for row in rows if row.error]
     assert 0 < len(failed) < len(rows)
     assert all(row.error == "ValueError: odd" and row.reward is None for row in failed)
     assert all(row.advantage == 0.0 for row in failed)
+    assert "All reward functions returned None" not in caplog.text
     result = read_records(out / "records.jsonl")[-1].data
     assert result["excluded"] == len(failed)
     assert sum(data["excluded"] for data in steps(out).values()) == len(failed)
@@ -379,7 +412,7 @@ def test_truncated_rollouts_are_judged_unpaid_or_left_out(config, go, algo):
 
 def test_weights_that_blow_up_end_the_run(config, tmp_path):
     settings = config(learning_rate=1e30, max_steps=4)
-    with pytest.raises(ModelError, match="lower (the |--)learning.rate"):
+    with pytest.raises(ModelError, match=r"lower (the |--)learning.rate"):
         run(settings, RunFlags(out=tmp_path / "out"))
 
 
@@ -463,6 +496,55 @@ def test_vllm_is_asked_for_by_name(config, tmp_path, monkeypatch):
     assert caught.value.name == "vllm"
 
 
+def test_several_gpus_need_a_launcher(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    trl_backend._check_device(config(), torch.device("cpu"))
+    with pytest.raises(ConfigError, match="sees 2 GPUs: start it by `accelerate launch`"):
+        trl_backend._check_device(config(), torch.device("cuda:1"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    trl_backend._check_device(config(), torch.device("cuda:1"))
+
+
+def test_a_model_without_a_name_gets_one_for_the_penalty(config, tmp_path):
+    model = tiny_model("llama")
+    assert not model.config.name_or_path
+    trl_backend._name_reference(model, config(ppo=PPOConfig(beta=0.0)), tmp_path)
+    assert not model.config.name_or_path
+    trl_backend._name_reference(model, config(ppo=PPOConfig(beta=0.1)), tmp_path)
+    found = type(model).from_pretrained(model.config.name_or_path)
+    assert same(dict(model.state_dict()), dict(found.state_dict()))
+
+
+def test_prompts_that_trl_made_itself_are_refused(config):
+    judge = Judge(
+        *(Plan((), (), ()), [], None, byte_tokenizer()),
+        config=config("rloo"),
+        eos_ids=frozenset({1}),
+        updates=1,
+        keeper=SimpleNamespace(asked=("start 1",)),
+    )
+    with pytest.raises(ModelError, match=r"others than the start states: install trl >="):
+        judge(prompts=["start 0"], completion_ids=[[1]], start=[0], trainer_state=TrainerState())
+
+
+@pytest.mark.parametrize(
+    ("algo", "rewards", "expected"),
+    [
+        # mean 0.5, deviation sqrt((0.25 + 0.25) / 1); then a group of equal rewards
+        ("grpo", [1.0, 0.0, 0.3, 0.3], [0.5 / 0.7072068, -0.5 / 0.7072068, 0.0, 0.0]),
+        ("rloo", [1.0, 0.0, 0.3, 0.1], [1.0, -1.0, 0.2, -0.2]),
+        ("rloo", [1.0, math.nan, math.nan, math.nan], [0.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_advantages_by_hand(config, algo, rewards, expected):
+    assert group_advantages(rewards, config(algo)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_penalty_that_rloo_does_not_tell_leaves_advantages_unknown(config):
+    found = group_advantages([1.0, 0.0], config("rloo", ppo=PPOConfig(beta=0.1)))
+    assert all(map(math.isnan, found))
+
+
 def test_only_some_steps_are_dumped(config, go):
     out = go(config(max_steps=5, dump_every=2))
     assert sorted({row.step for row in dumped(out)}) == [1, 2, 4]
@@ -488,19 +570,24 @@ def test_the_command_trains_resumes_and_shows_its_rollouts(base, data, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", ALGOS)
-def test_two_processes_train_as_one(base, data, tmp_path, algo):
+def test_two_processes_train_as_one(base, data, rewards, tmp_path, algo):
     words = ["train", "--algo", algo, "--model", base, "--data", data, "--samples", "4"]
     words += ["--rollouts", "8", "--micro-batch", "4", "--max-steps", "2", "--eval-steps", "2"]
     words += ["--max-new-tokens", "4", "--max-length", "64", "--ppo.beta", "0.1"]
-    one = run_cli(["r3", *words, "--out", tmp_path / "one"])
+    words += ["--ppo.epochs", "1", "--reward.function", "r3_test_rewards:lottery"]
+    env = {"PYTHONPATH": str(rewards)}
+    one = run_cli(["r3", *words, "--out", tmp_path / "one"], env=env)
     assert one.returncode == 0, one.stderr
     script = Path(sys.executable).parent / "r3"
     launch = ["torchrun", "--standalone", "--nproc-per-node", "2", script]
-    two = run_cli([*launch, *words, "--out", tmp_path / "two"])
+    two = run_cli([*launch, *words, "--out", tmp_path / "two"], env=env)
     assert two.returncode == 0, two.stderr
     assert two.stdout.count("saved:") == 1
     found = [dumped(tmp_path / name) for name in ("one", "two")]
     starts = [[(row.step, row.demo, row.cut_tok) for row in rows] for rows in found]
     assert starts[0] == starts[1]
     if algo == "grpo":  # our rollouts do not depend on the process; TRL's own do
-        assert [row.response for row in found[0][:8]] == [row.response for row in found[1][:8]]
+        assert found[0][:8] == found[1][:8]
+        first = [next(iter(read_lines(tmp_path / one / "metrics.jsonl"))) for one in ("one", "two")]
+        assert first[0]["grad_norm"] > 0
+        assert first[1]["grad_norm"] == pytest.approx(first[0]["grad_norm"], rel=1e-4)

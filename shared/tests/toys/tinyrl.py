@@ -20,6 +20,8 @@ from papercore.rl.settings import PPOSettings
 from papercore.rl.update import Experience, ppo_update
 
 VOCAB, WIDTH, PAD = 11, 6, 0
+LENGTHS = (4, 1, 6, 2, 3, 5)
+PLAIN = PPOSettings(micro_batch=3, grad_clip=1e9)
 
 
 class Scored(NamedTuple):
@@ -119,6 +121,15 @@ def joined(parts):
 
     names = [one.name for one in fields(Experience)][1:]
     return Experience(rollouts, **{name: join(name) for name in names})
+
+
+def updated(settings, part=None, *, seed=5, policy=None, optimizer=None, **options):
+    """A policy after an update, and what the update said."""
+    policy = policy or TinyPolicy()
+    part = part or experience(policy, LENGTHS)
+    optimizer = optimizer or policy.sgd()
+    stats = ppo_update(policy, optimizer, part, settings, pad_id=0, seed=seed, **options)
+    return policy, stats
 
 
 class Case(NamedTuple):

@@ -74,12 +74,15 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         id="prefix-is-given",
-        statement="No token of question or prefix gets any gradient from the loss.",
+        statement=(
+            "No token of question or prefix gets any gradient from the loss, and generated ones do."
+        ),
         source="2402.05808: the objective sums over t > k",
         paper=None,
         origin="unread",
         kind="exact",
         planted=False,
-        bars=(Bar("prefix_gradient", "<=", 0.0),),
+        # without the second, a step that learns nothing at all would do
+        bars=(Bar("prefix_gradient", "<=", 0.0), Bar("generated_learnt", ">=", 0.9)),
     ),
 )

@@ -166,6 +166,12 @@ class PPOConfig(Config):
     """With another engine's rollouts: weigh tokens by the ratio of our probability to the engine's,
     at most this. None: no weights. Not in the paper."""
 
+    @model_validator(mode="after")
+    def _adapts_something(self) -> PPOConfig:
+        if self.kl_target is not None and self.beta == 0:
+            raise ValueError("kl_target needs a beta above 0: a weight of 0 would stay 0")
+        return self
+
 
 class LoraConfig(Config):
     """Adapters of policy and critic. Source: ours; the paper trains all weights."""
@@ -272,7 +278,8 @@ class TrainConfig(StageConfig):
     reward: RewardConfig = RewardConfig()
     """What a rollout earns."""
     ppo: PPOConfig = PPOConfig()
-    """The update; for grpo and rloo only beta, epochs and clip of it."""
+    """The update. grpo and rloo take beta, epochs, minibatches, clip and grad_clip of it, grpo also
+    reduction and entropy_coef; they have no critic, GAE and whitening."""
     rollouts: int = Field(default=32, ge=1)
     """Rollouts of one step, over all devices. Source: official, 4 on each of 8."""
     samples: int = Field(default=1, ge=1)

@@ -96,11 +96,14 @@ def find_cuts(
     """
     assert cut.rule != "auto", "the task says what it is"
     spans = _closed(spans)
-    ends = _token_ends(spans) if cut.rule == "tokens" else segments(text, cut.rule, cut.regex)
-    ends = [end for end in ends if end <= answer_at and end < len(text)]
-    uniform = or_tokens and not ends
+    at_tokens = [end for end in _token_ends(spans) if end <= answer_at]
+    ends = at_tokens
+    if cut.rule != "tokens":
+        ends = segments(text, cut.rule, cut.regex)
+        ends = [end for end in ends if end <= answer_at and end < len(text)]
+    uniform = or_tokens and not ends and bool(at_tokens)
     if uniform:
-        ends = [end for end in _token_ends(spans) if end <= answer_at and end < len(text)]
+        ends = at_tokens
     found = _at_tokens(text, spans, ends, answer_at, leaks)
     kept = max(1, len(found.points) - (cut.tail - 1))
     return replace(found, points=found.points[:kept], uniform=uniform)

@@ -215,8 +215,7 @@ def read_prepared(folder: Path) -> Prepared:
             content = _read(path)
             digests[name] = hashlib.sha256(content).hexdigest()
             splits[name] = _parse(path, content, demonstrated=name in _DEMONSTRATED)
-    if not task.repeats:
-        _check_apart(folder, splits)
+    _check_apart(folder, splits)
     digest = _digest(task.name, prompt, digests)
     edited = tuple(f"{name}.jsonl" for name in digests if digests[name] != recorded.get(name))
     if not edited and digest != manifest.get("digest"):

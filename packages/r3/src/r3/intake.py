@@ -86,12 +86,12 @@ class Reader:
         rows = self._rows(part)
         head = list(itertools.islice(rows, _HEAD))
         layout = recognise(head, self.task, self.names, part.name)
-        count = itertools.count()
+        number = 0
         found: list[Found] = []
         for row in progress(itertools.chain(head, rows), f"reading {part.name}"):
-            next(count)
+            number += 1
             found += self._examples(row, layout, split)
-        self._remember(part, layout.name, next(count), split)
+        self._remember(part, layout.name, number, split)
         return found
 
     def join(self, found: list[Found], ref: str) -> list[Found]:
@@ -175,9 +175,10 @@ class Reader:
 def gold_of(task: Task, example: Example) -> str | None:
     """The right answer in the task's form."""
     plain = " ".join(example.gold.split()).lower()
-    for letter, text in zip(task.labels, example.options, strict=False):
-        if " ".join(text.split()).lower() == plain:
-            return letter
+    if len(plain) > 1:  # a letter is a letter, even if an option's text is one
+        for letter, text in zip(task.labels, example.options, strict=False):
+            if " ".join(text.split()).lower() == plain:
+                return letter
     gold = read_answer(task, example.gold)
     letters = task.labels[: len(example.options)]
     return None if letters and gold not in letters else gold

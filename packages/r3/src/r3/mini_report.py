@@ -39,7 +39,7 @@ METHOD: Final = "r3"
 PLAIN: Final = "rl"
 STAGED: Final = "staged"
 ARMS: Final = (METHOD, PLAIN, STAGED)
-NAMES: Mapping[str, str] = {METHOD: "R3, mixed", PLAIN: "plain RL", STAGED: "staged RL"}
+NAMES: Mapping[str, str] = {METHOD: "R3", PLAIN: "plain RL", STAGED: "staged RL"}
 
 GROUPS: Final = ("held_out", "trained")
 """Start values that begin no demonstration, and those that do."""
@@ -260,8 +260,8 @@ def _shortcuts(scores: Scores, into: Path) -> Figure:
         "shortcuts",
         "Questions of the demonstrations: right answers, and right chains",
         "Sampled, from start values that training has seen. A wrong chain ends on the right value "
-        "once in a hundred times, and outcome reward cannot tell: what plain RL gains that is not "
-        "right in every step are such chains, learnt start value by start value. "
+        "once in a hundred times, and outcome reward cannot tell: whatever an arm gains in right "
+        "answers beyond right chains is such chains, learnt start value by start value. "
         "Bands: 95 %, from a bootstrap over start values.",
         x="training steps",
         y="share of answers",

@@ -150,7 +150,7 @@ def finetune(
     if not encoded:
         raise DataError("there are no demonstrations to tune on")
     name_special_tokens(model, tokenizer)
-    caches = model.config.use_cache
+    caches, dtype = model.config.use_cache, str(model.dtype).removeprefix("torch.")
     with tempfile.TemporaryDirectory() as scratch, quiet(), unpatched(model):
         history = History(run, has_dev=bool(dev))
         trainer = SFTTrainer(
@@ -171,7 +171,7 @@ def finetune(
             _save_trained(trainer, config, out)
         merged = _merge(trainer, config)
         if out is not None and trainer.is_world_process_zero():
-            _save_model(merged, tokenizer, config, out)
+            _save_model(merged, tokenizer, config, out, dtype=dtype)
         trainer.accelerator.wait_for_everyone()
     model.train(False)
     return Tuned(
@@ -307,6 +307,8 @@ def _save_model(
     tokenizer: PreTrainedTokenizerBase,
     config: SFTConfig,
     out: Path,
+    *,
+    dtype: str,
 ) -> None:
     """The model that every other tool loads, and the tokenizer as it came; by the first process."""
     for name in _BESIDE_WEIGHTS:
@@ -318,7 +320,6 @@ def _save_model(
     if config.tune == "lora":
         if merged is None:  # loaded anew, as anyone would
             adapter = str(out / "adapter")
-            dtype = config.dtype
             merged, _ = load_model(config.model, device="cpu", dtype=dtype, adapter=adapter)
         merged.save_pretrained(str(whole))
     tokenizer.save_pretrained(str(whole))

@@ -44,6 +44,8 @@ _OTHERS: Mapping[str, str] = {
     "gsm8k": "socratic",
 }
 """Parts of releases that are no part of the task."""
+_UNRELEASED = frozenset({"validation_matched"})
+"""Splits that tests use where the labels of the test split were not released: MNLI's."""
 _MAX_FILES = 100_000
 """Of a folder; RACE's own release has 28,000."""
 
@@ -82,10 +84,15 @@ def source_parts(refs: Sequence[str], task: Task) -> tuple[list[Part], list[str]
     parts = [part for ref in refs for part in parts_of(ref)]
     other = _OTHERS.get(task.name)
     unread = [part for part in parts if other in part.words and not part.chosen]
-    tests_on_dev = task.hub is not None and task.hub.test.startswith("validation")
-    if tests_on_dev and not any(part.split == "test" for part in parts):
-        unread += [part for part in parts if "mismatched" in part.words]
-        parts = [replace(one, split="test") if "matched" in one.words else one for one in parts]
+    matched = [part for part in parts if part.split == "dev" and "matched" in part.words]
+    if task.hub is not None and task.hub.test in _UNRELEASED and matched:
+        labelled = {part.name for part in matched}
+        unread += [
+            part
+            for part in parts
+            if "mismatched" in part.words or (part.split == "test" and "matched" in part.words)
+        ]
+        parts = [replace(one, split="test") if one.name in labelled else one for one in parts]
     left = {part.name for part in unread}
     kept = [replace(one, split=one.split or "train") for one in parts if one.name not in left]
     if not kept:

@@ -80,7 +80,6 @@ class Task:
         aliases: Other words for them in released data, in lower case.
         closing: Behind a question, where the answer's words must be told.
         hub: The released set.
-        repeats: Whether a question may stand in several splits, as in a small closed world.
     """
 
     name: TaskName
@@ -96,7 +95,6 @@ class Task:
     aliases: Mapping[str, str] = field(default_factory=dict)
     closing: str = ""
     hub: Hub | None = None
-    repeats: bool = False
 
 
 _NLI_WORDS: Mapping[str, tuple[str, ...]] = {
@@ -244,7 +242,6 @@ _ALL = (
         source="made by this package",
         licence="Apache-2.0",
         note="Synthetic; what is learnt on it says nothing about language.",
-        repeats=True,
     ),
 )
 

@@ -221,11 +221,10 @@ _SHARDED = ("FSDP", "DEEPSPEED")
 def _check(accelerator: Accelerator) -> None:
     if accelerator.distributed_type == "FSDP" and not accelerator.is_fsdp2:
         raise ConfigError("fsdp_version 1 is not supported here: set fsdp_version: 2")
-    plugin = accelerator.state.deepspeed_plugin
-    if plugin is not None and plugin.zero_stage == 3:
+    if accelerator.distributed_type == "DEEPSPEED":
         raise ConfigError(
-            "ZeRO-3 keeps no whole model on any device, which rollouts of algo=ppo need: use FSDP "
-            "or ZeRO-2, or algo=grpo"
+            "algo=ppo does not run under DeepSpeed: use FSDP (recipes/accelerate/fsdp.yaml), or "
+            "algo=grpo or rloo"
         )
 
 

@@ -28,7 +28,6 @@ from typing import Any, Final, TypeAlias, cast
 
 import huggingface_hub.constants
 import torch
-from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -37,7 +36,6 @@ from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from papercore.config import RunFlags
-from papercore.device import choose_dtype
 from papercore.errors import ConfigError, ModelError
 from papercore.models import describe
 from papercore.report import conclude
@@ -50,8 +48,9 @@ from r3.prompting import pad_id
 from r3.sft_base import load_base, quiet
 from r3.train_command import open_out, otherwise, record_start, result_record, tell, writes
 from r3.train_log import StepLog
-from r3.train_setup import WAIT, Ground, evaluator, lay_ground, load_start
+from r3.train_setup import Ground, evaluator, lay_ground, load_start
 from r3.train_state import TrainState
+from r3.trl_arguments import adapter_of, arguments_of, grpo_arguments
 from r3.trl_keeper import Keeper, last_checkpoint
 from r3.trl_options import check_options
 from r3.trl_rollouts import Judge, Plan, keyed, plan_starts, rollout_func
@@ -62,11 +61,6 @@ logger = logging.getLogger(__name__)
 
 AnyTrainer: TypeAlias = GRPOTrainer | RLOOTrainer
 
-_SCHEDULES: Final = {
-    "constant": "constant_with_warmup",
-    "linear": "linear",
-    "cosine": "cosine",
-}
 _BESIDE_WEIGHTS: Final = ("training_args.bin", "README.md")
 """A pickle and an empty form, which are saved beside the weights and say nothing that the run
 folder does not say."""
@@ -88,6 +82,7 @@ def train(config: TrainConfig, flags: RunFlags, prepared: Prepared, out: Path) -
     _check_vllm(config)
     _no_telemetry()
     model, tokenizer = load_start(config, flags.device)
+    _check_device(config, model.device)
     ground = lay_ground(config, prepared, tokenizer)
     changed |= _by_size(config, ground)
     facts = describe(model)
@@ -97,7 +92,13 @@ def train(config: TrainConfig, flags: RunFlags, prepared: Prepared, out: Path) -
             notes = otherwise(config, prepared, ground, None)
             opened.note(**facts, **notes, **_told(config, changed))
             record_start(opened, prepared, ground)
-        fitted = fit(model, tokenizer, ground, config, task=prepared.task, out=out, run=opened)
+        fitted = fit(
+            *(model, tokenizer, ground, config),
+            task=prepared.task,
+            out=out,
+            run=opened,
+            resumes=flags.resume,
+        )
         if opened is not None:
             opened.append(result_record(fitted.result))
     if writes():
@@ -128,8 +129,9 @@ def fit(
     task: str,
     out: Path,
     run: Run | None,
+    resumes: bool,
 ) -> Fitted:
-    """Trains from the last checkpoint in the folder, if there is one, and saves what is kept.
+    """Trains, and saves what is kept.
 
     Args:
         model: Changed in place.
@@ -139,6 +141,13 @@ def fit(
         task: For the dev questions.
         out: The run folder.
         run: The same, open; None in all processes but the first.
+        resumes: Goes on from the last checkpoint in the folder, if there is one.
+
+    Raises:
+        ConfigError: The rollouts do not divide among processes and minibatches, FSDP is of version
+            1, or the reward fails for every rollout.
+        ModelError: The model lacks the layers that get adapters, the loss is no number, or TRL is
+            of a version that does not do as this module needs.
     """
     end = cast("int", tokenizer.eos_token_id)
     _name_reference(model, config, out)
@@ -147,7 +156,7 @@ def fit(
     groups = config.rollouts // config.samples
     plan = plan_starts(ground.curriculum, steps=ground.total_steps, groups=groups)
     folder = out / CHECKPOINTS
-    found = last_checkpoint(folder)
+    found = last_checkpoint(folder) if resumes else None
     with StepLog(run, out if writes() else None) as log, quiet(), _unwarned():
         state = TrainState() if found is None else found.state
         log.begin(state.dump)
@@ -205,9 +214,9 @@ def _trainer(
         "reward_funcs": judge,
         "train_dataset": plan.dataset(),
         "processing_class": own,
-        "peft_config": _adapter(config, model),
+        "peft_config": adapter_of(config, model),
     }
-    arguments = _arguments(config, folder, model, total_steps=ground.total_steps)
+    arguments = arguments_of(config, folder, model, total_steps=ground.total_steps)
     if config.algo == "rloo":
         trainer: AnyTrainer = RLOOTrainer(args=RLOOConfig(**arguments), **shared)
     else:
@@ -225,7 +234,7 @@ def _trainer(
             updates=updates,
         )
         trainer = GRPOTrainer(
-            args=GRPOConfig(**arguments, **_grpo_only(config)),
+            args=GRPOConfig(**arguments, **grpo_arguments(config)),
             rollout_func=roll if we_generate else None,
             **shared,
         )
@@ -235,124 +244,13 @@ def _trainer(
     return trainer, judge
 
 
-def _arguments(
-    config: TrainConfig, folder: Path, model: PreTrainedModel, *, total_steps: int
-) -> dict[str, Any]:
-    """What both trainers take."""
-    ppo = config.ppo
-    updates = ppo.epochs * ppo.minibatches
-    device_rows = _rows_per_update(config)
-    micro = max(size for size in range(1, config.micro_batch + 1) if device_rows % size == 0)
-    on_cpu = model.device.type == "cpu"
-    computes_in = model.dtype
-    if computes_in is torch.float32 and config.dtype == "auto":
-        computes_in = choose_dtype("auto", model.device).value
-    return {
-        "output_dir": str(folder),
-        "max_steps": total_steps * updates,
-        "learning_rate": config.learning_rate,
-        "lr_scheduler_type": _SCHEDULES[config.schedule],
-        "warmup_steps": config.warmup * updates,
-        "weight_decay": config.weight_decay,
-        "max_grad_norm": ppo.grad_clip,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": device_rows // micro,
-        "generation_batch_size": config.rollouts,
-        "num_generations": config.samples,
-        "num_iterations": ppo.epochs,
-        "shuffle_dataset": False,  # the plan has its order
-        "max_completion_length": config.max_new_tokens,
-        "temperature": config.temperature,
-        "top_p": 1.0,
-        "top_k": 0,
-        "min_p": None,
-        "repetition_penalty": 1.0,
-        "beta": ppo.beta,
-        "epsilon": ppo.clip,
-        "mask_truncated_completions": config.reward.truncated == "mask",
-        "disable_dropout": True,
-        "gradient_checkpointing": False,
-        "use_vllm": config.vllm,
-        "vllm_max_model_length": config.max_length if config.vllm else None,
-        "bf16": not on_cpu and computes_in is torch.bfloat16,
-        "fp16": not on_cpu and computes_in is torch.float16,
-        "use_cpu": on_cpu,
-        "seed": config.seed,
-        "data_seed": config.seed,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # a loss that is no number would be shown as the mean
-        "save_strategy": "steps",
-        "save_steps": config.save_steps * updates,
-        "save_total_limit": config.keep_checkpoints,
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": not on_cpu,
-        "ddp_find_unused_parameters": False,
-        "ddp_timeout": int(WAIT.total_seconds()),
-    }
-
-
-def _grpo_only(config: TrainConfig) -> dict[str, Any]:
-    """What only GRPO has."""
-    cap = config.ppo.is_cap
-    found: dict[str, Any] = {
-        # The mean over each rollout's tokens and then over rollouts, or over all tokens alike.
-        "loss_type": "grpo" if config.ppo.reduction == "sequence" else "dapo",
-        "scale_rewards": "group",
-        "entropy_coef": config.ppo.entropy_coef,
-        "vllm_importance_sampling_correction": cap is not None,
-    }
-    if cap is not None:
-        found |= {
-            "vllm_importance_sampling_mode": "token_truncate",
-            "vllm_importance_sampling_clip_max": cap,
-        }
-    return found
-
-
-def _rows_per_update(config: TrainConfig) -> int:
-    """Rollouts of one optimizer step on one device.
-
-    Raises:
-        ConfigError: They do not divide.
-    """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    parts = processes * config.ppo.minibatches
-    if config.rollouts % parts:
-        raise ConfigError(
-            f"rollouts={config.rollouts} is no multiple of {processes} processes times "
-            f"ppo.minibatches={config.ppo.minibatches}: change one"
-        )
-    return config.rollouts // parts
-
-
 def _name_reference(model: PreTrainedModel, config: TrainConfig, out: Path) -> None:
     """Lets TRL find the weights that the KL penalty compares with: it loads them by name."""
     if config.ppo.beta and config.tune == "full" and not model.config.name_or_path:
-        folder = out / CHECKPOINTS / "reference"
-        if writes() and not folder.is_dir():
-            beside = folder.with_name(".reference.tmp")
-            model.save_pretrained(str(beside))
-            beside.rename(folder)
+        rank = os.environ.get("RANK", "0")  # nobody waits for anybody yet
+        folder = out / CHECKPOINTS / f"reference-{rank}"
+        model.save_pretrained(str(folder))
         model.config.name_or_path = str(folder)
-
-
-def _adapter(config: TrainConfig, model: PreTrainedModel) -> PeftLoraConfig | None:
-    if config.tune == "full":
-        return None
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [target for target in config.lora.targets if target not in names]
-    if missing:
-        raise ModelError(
-            f"{config.model} has no layers {', '.join(missing)}: set --lora.targets to names of "
-            "its own"
-        )
-    return PeftLoraConfig(
-        r=config.lora.r,
-        lora_alpha=cast("int", config.lora.alpha),
-        target_modules=list(config.lora.targets),
-        task_type="CAUSAL_LM",
-    )
 
 
 def _install(
@@ -360,11 +258,14 @@ def _install(
 ) -> list[str]:
     """Makes the kept weights `model/`, or `adapter/` and, merged, `model/`."""
     names = ["model"] if config.tune == "full" else ["adapter", "model"]
-    for name in names:
-        shutil.rmtree(out / name, ignore_errors=True)
-    for name in _BESIDE_WEIGHTS:
-        (kept / name).unlink(missing_ok=True)
-    kept.rename(out / names[0])
+    if kept.is_dir():
+        for name in names:
+            shutil.rmtree(out / name, ignore_errors=True)
+        for name in _BESIDE_WEIGHTS:
+            (kept / name).unlink(missing_ok=True)
+        kept.rename(out / names[0])
+    elif not (out / names[0]).is_dir():  # a session that was killed here has moved them already
+        raise ModelError(f"{kept} is gone: it held the weights to keep; start over")
     if config.tune == "lora":
         # Loaded anew, as anyone would: also where processes share the weights out.
         base, _ = load_base(config, "cpu")
@@ -400,6 +301,17 @@ def _check_vllm(config: TrainConfig) -> None:
         raise ModuleNotFoundError("No module named 'vllm'", name="vllm")
 
 
+def _check_device(config: TrainConfig, device: torch.device) -> None:
+    """Transformers would spread one process over all GPUs that it sees, which TRL cannot do."""
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and alone and count > 1:
+        raise ConfigError(
+            f"algo={config.algo} in one process sees {count} GPUs: start it by `accelerate "
+            "launch`, or set CUDA_VISIBLE_DEVICES to one of them"
+        )
+
+
 def _no_telemetry() -> None:
     """Keeps trl from reporting its use to a server of its makers: nobody asked for that."""
     asked = os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -426,4 +338,4 @@ def _unwarned() -> Iterator[None]:
 
 
 def _is_no_report(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("All reward functions returned None")
+    return "All reward functions returned None" not in str(record.msg)

@@ -94,6 +94,7 @@ class ActorCritic(nn.Module):
         lora: LoraSpec | None = None,
         reference: Literal["copy", "none"] = "copy",
         value_bias: bool = True,
+        share_base: bool = True,
     ) -> Self:
         """Makes a policy of a loaded model, which becomes part of it.
 
@@ -103,6 +104,8 @@ class ActorCritic(nn.Module):
             lora: Train adapters only; the reference is then the model without them, for nothing.
             reference: Without LoRA: keep a frozen copy, or none, where no KL is wanted.
             value_bias: Whether the value head has a bias.
+            share_base: With LoRA and a separate critic: one frozen base for both. FSDP cannot shard
+                that: give the critic a copy of it there, which is sharded as well.
 
         Raises:
             ConfigError: The model has none of the layers that `lora` names.
@@ -113,8 +116,9 @@ class ActorCritic(nn.Module):
             own = copy.deepcopy(trunk_of(model)) if critic == "separate" else None
             kept = copy.deepcopy(model) if reference == "copy" else None
             return cls(model, head, critic=own, reference=kept)
-        # The copy comes first: it is to share the weights, not the policy's adapter.
-        beside = sharing_copy(trunk_of(model)) if critic == "separate" else None
+        # The copy comes first: it is to have the weights, not the policy's adapter.
+        copied = sharing_copy if share_base else copy.deepcopy
+        beside = copied(trunk_of(model)) if critic == "separate" else None
         actor = with_lora(model, lora)
         return cls(actor, head, critic=None if beside is None else with_lora(beside, lora))
 

@@ -222,7 +222,9 @@ def _trained(
     """
     trained = {id(one) for group in optimizer.param_groups for one in group["params"]}
     named = unwrapped(policy, accelerator).named_parameters()
-    return {name: one for name, one in named if id(one) in trained}
+    found = {name: one for name, one in named if id(one) in trained}
+    assert found, "the optimizer trains no parameter of the policy"
+    return found
 
 
 def _checksum(

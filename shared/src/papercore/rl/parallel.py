@@ -138,6 +138,9 @@ def _unsharded(sharded: Sequence[FSDPModule], *, again: bool) -> Iterator[None]:
     Args:
         again: Whether passes of training give the weights away after the forward pass.
     """
+    # FSDP2 wants its first pass to go through the outermost module, which generation does not do;
+    # there is no public way to tell it which one that is (torch 2.13).
+    sharded[0]._get_fsdp_state()._lazy_init()  # noqa: SLF001
     for one in sharded:
         one.set_reshard_after_forward(False, recurse=False)
         one.unshard()
@@ -150,6 +153,7 @@ def _unsharded(sharded: Sequence[FSDPModule], *, again: bool) -> Iterator[None]:
 
 
 def _fsdp_modules(module: nn.Module) -> list[FSDPModule]:
+    """The outermost comes first."""
     return [one for one in module.modules() if isinstance(one, FSDPModule)]
 
 

@@ -3,7 +3,7 @@
 #
 # The model is gated: `hf auth login` first. Data come from the hub (openai/gsm8k, MIT). Programs (P-CoT) are not part
 # of this: they need the sandbox, and no public set of them comes with the paper.
-#   launch="accelerate launch --config-file fsdp.yaml" ./paper.sh     # 8 GPUs; such files are in recipes/accelerate
+#   launch="accelerate launch --config-file accelerate/fsdp.yaml" ./paper.sh   # 8 GPUs; the file lies beside this one
 #   tune=lora ./paper.sh                                              # one GPU: a check that it runs, no number to quote
 # Everything can be stopped and started again.
 #
