@@ -1,7 +1,9 @@
 """The decode loop: each rollout is its own, whatever is generated beside it."""
 
+import itertools
 import logging
 import math
+from functools import wraps
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from transformers import (
 )
 
 from papercore.errors import ConfigError, DataError, ModelError
+from papercore.rl import decoding
 from papercore.rl.actor_critic import ActorCritic
 from papercore.rl.drawing import draw, uniforms
 from papercore.rl.lora import LoraSpec, merged
@@ -75,6 +78,23 @@ def test_no_number_draws_a_token_that_cannot_come():
     logits_BV = torch.tensor([[-torch.inf, 0.0, -torch.inf]]).repeat(3, 1)
     numbers_B = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
     assert draw(logits_BV, numbers_B, temperature=1.0)[0].tolist() == [1, 1, 1]
+
+
+def test_a_rare_token_comes_as_often_as_it_should():
+    logits_BV = torch.tensor([[0.0, math.log(1e-9)]]).repeat(2, 1)
+    numbers_B = torch.tensor([1 - 2e-9, 1 - 5e-10], dtype=torch.float64)
+    assert draw(logits_BV, numbers_B, temperature=1.0)[0].tolist() == [0, 1]
+
+
+@given(st.integers(2, 3000), st.integers(0, 2**32 - 1))
+def test_the_largest_number_draws_a_token(num, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits_BV = 5 * torch.randn(1, num, generator=generator)
+    logits_BV[:, -1] = -torch.inf
+    number_B = torch.tensor([1 - 2**-53], dtype=torch.float64)
+    tokens_B, logps_B = draw(logits_BV, number_B, temperature=1.0)
+    assert tokens_B.item() < num - 1
+    assert logps_B.isfinite()
 
 
 @given(
@@ -199,6 +219,13 @@ def test_equal_prompts_are_read_once():
     sizes = batch_sizes(model)
     drawn(model, [PROMPTS[0], PROMPTS[3]] * 4, range(8), num=3)
     assert sizes == [(2, 7), (8, 1), (8, 1)]
+
+
+def test_equal_prompts_share_a_batch():
+    model = tiny_model()
+    sizes = batch_sizes(model)
+    drawn(model, [PROMPTS[3], PROMPTS[4]] * 2, range(4), num=2, max_rows=2)
+    assert sizes == [(1, 7), (2, 1)] * 2
 
 
 def test_rows_that_ended_leave_the_batch():
@@ -410,24 +437,28 @@ def test_other_memories_than_attention_work_too(make):
     assert found == pytest.approx(scored.logps_N.tolist(), abs=1e-3)
 
 
-def test_a_cache_that_cannot_be_taken_apart_is_said_and_done_without(caplog):
+def test_a_cache_that_cannot_be_taken_apart_is_said_once_and_done_without(caplog):
+    decoding._say_slow.cache_clear()
     with caplog.at_level(logging.WARNING, logger="papercore"):
-        drawn(tiny_mamba(), num=2)
-    assert "MambaForCausalLM has no cache whose rows can be taken apart" in caplog.text
+        drawn(tiny_mamba(), num=2, max_rows=3)
+    said = [one.getMessage() for one in caplog.records]
+    assert len(said) == 1
+    assert "MambaForCausalLM has no cache whose rows can be taken apart" in said[0]
 
 
 def test_reading_all_tokens_again_gives_the_same_rollouts():
     class Forgetful(GPT2LMHeadModel):
+        @wraps(GPT2LMHeadModel.forward)
         def forward(self, *args, **given):
             outputs = super().forward(*args, **given)
             outputs.past_key_values = None
             return outputs
 
-    model, eos = tiny_family("gpt2", n_positions=33), range(0, 259, 9)
+    model = tiny_family("gpt2", n_positions=33)
     forgetful = Forgetful(model.config).eval()
     forgetful.load_state_dict(model.state_dict())
     prompts, seeds = [*PROMPTS, *PROMPTS[:3]], range(10)
-    for num in (1, 20):
+    for num, eos in itertools.product((1, 20), (NEVER, range(0, 259, 9))):
         assert_same(
             drawn(forgetful, prompts, seeds, eos=eos, num=num),
             drawn(model, prompts, seeds, eos=eos, num=num),

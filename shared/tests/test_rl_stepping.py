@@ -36,6 +36,12 @@ class FakeAccelerator:
         self.__dict__.update(changes)
         self.calls = []
 
+    @contextlib.contextmanager
+    def no_sync(self, policy):
+        self.calls.append("apart")
+        yield
+        self.calls.append("together")
+
     def backward(self, loss):
         self.calls.append("backward")
         loss.backward()
@@ -47,6 +53,25 @@ class FakeAccelerator:
 def test_the_accelerator_must_not_accumulate_by_itself():
     with pytest.raises(ConfigError, match="gradient_accumulation_steps=4"):
         updated(PLAIN, accelerator=FakeAccelerator(gradient_accumulation_steps=4))
+
+
+def test_gradients_are_brought_together_once_for_each_step():
+    """Forward passes have to be apart as well: DDP decides there."""
+    accelerator = FakeAccelerator()
+
+    class Watched(tinyrl.TinyPolicy):
+        def forward(self, batch, *, temperature=1.0):
+            accelerator.calls.append("forward")
+            return super().forward(batch, temperature=temperature)
+
+    updated(
+        replace(PLAIN, micro_batch=2),
+        tinyrl.experience(tinyrl.TinyPolicy(), LENGTHS),
+        policy=Watched(),
+        accelerator=accelerator,
+    )
+    apart = ["apart", "forward", "backward", "together"]
+    assert accelerator.calls == [*apart, *apart, "forward", "backward"]
 
 
 def test_an_overflow_of_half_precision_is_shown_to_its_scaler():
@@ -88,9 +113,6 @@ class FakeDeepSpeed(FakeAccelerator):
     def _set_sync_gradients(self, sync):
         self.sync.append(sync)
 
-    def no_sync(self, policy):
-        return contextlib.nullcontext()
-
 
 class Idle(torch.optim.SGD):
     """Accelerate makes DeepSpeed's optimizer do nothing when it is called."""
@@ -123,7 +145,7 @@ def test_deepspeed_is_stopped_before_a_bad_loss_reaches_it():
     optimizer = Idle(engine.parameters(), lr=0.1)
     with pytest.raises(ModelError, match="the loss is not finite"):
         updated(PLAIN, part, policy=engine, optimizer=optimizer, accelerator=accelerator)
-    assert accelerator.calls == ["backward"]
+    assert accelerator.calls.count("backward") == 1
 
 
 def test_deepspeed_must_clip_like_the_settings():

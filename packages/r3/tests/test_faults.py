@@ -92,8 +92,7 @@ def test_a_reward_function_that_raises_costs_its_rollout_only(own_reward, tmp_pa
     assert sum(report.metrics["excluded"] for report in reports) == result.excluded
 
 
-def test_what_has_no_reward_changes_no_weight():
-    """The same as if those rollouts had not been there: their reward is never read."""
+def test_the_number_beside_an_error_is_never_read():
     toy = Toy(max_steps=2)
     found = []
     for hidden in (0.0, 1e9):

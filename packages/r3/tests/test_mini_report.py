@@ -5,7 +5,7 @@ import pytest
 
 from papercore.claims import judge_all
 from papercore.records import Record
-from r3 import mini_report
+from r3 import mini_report, report
 from r3.claims import CLAIMS
 from r3.mini_report import ARMS, DEPTHS, GRADIENTS, METHOD, TUNED, arm_id, look_id
 
@@ -193,3 +193,10 @@ def test_records_of_other_commands_give_nothing(tmp_path):
 def test_the_method_is_among_the_arms():
     assert METHOD in ARMS
     assert TUNED not in ARMS
+
+
+def test_the_package_reports_the_miniature_among_its_other_runs(tmp_path):
+    records = full()
+    assert report.summarise(records) == mini_report.summarise(records)
+    assert [table.name for table in report.tables(records)] == ["looks"]
+    assert len(report.figures(records, tmp_path)) == 5

@@ -34,6 +34,15 @@ def test_texts_are_found_whatever_stands_around(instruction, place):
     assert Finder(PAIRS).find(instruction) == place
 
 
+def test_the_longest_texts_win_in_any_order():
+    pairs = [("It rains.", "A man walks in the rain."), ("It rains.", "A man walks.")]
+    instruction = "Premise: It rains. Hypothesis: A man walks in the rain."
+    longer = [*pairs, ("Premise: It rains.", "A man")]
+    assert Finder(pairs).find(instruction) == 0
+    assert Finder(pairs[::-1]).find(instruction) == 1
+    assert Finder(longer).find(instruction) == 0
+
+
 def test_a_second_text_within_the_first_alone_does_not_count():
     assert Finder([("a man and a dog run", "a dog")]).find("If a man and a dog run, so?") is None
     assert Finder([("a man and a dog run", "a dog")]).find("A dog. A man and a dog run.") == 0

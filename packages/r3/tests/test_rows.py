@@ -81,6 +81,14 @@ def test_a_document_of_many_pieces_is_read_as_a_small_one(tmp_path, monkeypatch)
         assert read(path) == many
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_a_number_at_the_end_of_a_piece_is_read_to_its_end(tmp_path, monkeypatch, size):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1234567, "b": -8.25e3, "c": "x"}')
+    monkeypatch.setattr(rows, "_CHUNK", size)
+    assert read(path) == [{"a": 1234567, "b": -8250.0, "c": "x"}]
+
+
 def test_places_of_rows_are_told(tmp_path):
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"a": 1}\n\n{"a": 2}\n')

@@ -41,6 +41,7 @@ from r3.trl_rollouts import Judge, Plan, group_advantages
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 
 ALGOS = ("grpo", "rloo")
+VANILLA = CurriculumConfig(kind="vanilla")
 
 REWARDS = """
 def lottery(text, demo):
@@ -241,7 +242,8 @@ def test_rollouts_are_those_of_our_own_loop(config, go):
     """Same seed, same weights, same start states: algo=ppo and algo=grpo draw alike."""
     texts = []
     for algo in ("ppo", "grpo"):
-        out = go(config(algo, max_steps=1), algo)
+        settings = config(algo, max_steps=3, learning_rate=1e-12, curriculum=VANILLA)
+        out = go(settings, algo)
         texts.append([(row.demo, row.cut_tok, row.response, row.reward) for row in dumped(out)])
     assert texts[0] == texts[1]
 
@@ -297,7 +299,9 @@ def test_accumulated_micro_batches_are_one_batch(config, go, reduction):
     found, norms = [], []
     for micro in (1, 3, 8):  # 3 does not divide 8: the next smaller size that does is taken
         ppo = PPOConfig(beta=0.1, reduction=reduction, epochs=1)
-        out = go(config(micro_batch=micro, ppo=ppo, max_steps=1), f"{micro}")
+        # So few tokens that rollouts are cut at different lengths.
+        out = go(config(micro_batch=micro, ppo=ppo, max_steps=1, max_length=25), f"{micro}")
+        assert len({row.length for row in dumped(out)}) > 1
         found.append(weights(out))
         norms += [line["grad_norm"] for line in read_lines(out / "metrics.jsonl")]
     assert norms == pytest.approx([norms[0]] * 3, rel=1e-4)

@@ -12,11 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from papercore.models import load_model
 from papercore.records import read_lines, read_records
+from papercore.rl.actor_critic import ActorCritic
 from papercore.testing import run_cli
 from papercore.testing.commands import free_port
 from r3.dump import read_dumps
-from r3.training_toy import write_toy
+from r3.loop import train
+from r3.training_toy import Toy, write_toy
 
 pytestmark = pytest.mark.slow
 
@@ -146,3 +149,125 @@ def test_rollouts_that_do_not_divide_are_refused_in_both(words, tmp_path):
     said = [one.communicate(timeout=300)[1] for one in started]
     assert [one.returncode for one in started] == [2, 2]
     assert all("rollouts=7 is no multiple of 2 processes" in line for line in said)
+
+
+# sharded weights: accelerate offers FSDP on GPUs only, torch has it on CPUs as well
+
+SHARDED = """
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import FSDPModule
+
+from r3.exports import export_run
+from r3.loop import train
+from r3.training_toy import Toy
+
+torch.set_num_threads(1)
+base, out, dies = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+changes = dict(word.split("=") for word in sys.argv[4:])
+accelerator = Accelerator(cpu=True)
+shared = accelerator.state._shared_state
+shared["distributed_type"] = DistributedType.FSDP
+shared["fsdp_plugin"] = FullyShardedDataParallelPlugin(
+    fsdp_version=2, auto_wrap_policy="transformer_based_wrap", cpu_ram_efficient_loading=False
+)
+toy = Toy(
+    model=base, max_steps=4, save_steps=2, eval_steps=2, keep="best", learning_rate=1e-3,
+    micro_batch=4, **changes,
+)
+torch.manual_seed(0)
+
+
+def evaluate(model):  # the start and step 2 are right half of the time, step 4 never
+    looks.append(model)
+    return [toy_step[0] < 4, False]
+
+
+def on_step(report):
+    if report.step == dies:
+        raise SystemExit(9)
+
+
+looks, toy_step = [], [0]
+setup = toy.setup(evaluate=evaluate)
+draw = setup.curriculum.draw
+
+
+def counted(num):
+    toy_step[0] += 1
+    return draw(num)
+
+
+setup.curriculum.draw = counted
+if (out / "checkpoints").exists():
+    toy_step[0] = 2
+result = train(setup, toy.config, total_steps=4, out=out, accelerator=accelerator, on_step=on_step)
+assert result.kept == 2, result
+assert sum(isinstance(one, FSDPModule) for one in setup.policy.modules()) >= 3
+export_run(out, setup, toy.config, result, accelerator)
+accelerator.end_training()
+"""
+
+
+def launch_sharded(folder, out, *words):
+    script = folder / "sharded.py"
+    script.write_text(SHARDED)
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(folder / "base"), str(out), *words],
+            env={**os.environ, **shared, **quiet, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [one.communicate(timeout=500)[0] for one in started]
+    return [one.returncode for one in started], said
+
+
+@pytest.mark.parametrize("words", [("critic=separate",), ("tune=lora",)])
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_sharded_weights_train_as_whole_ones_and_resume(tmp_path, words):
+    write_toy(tmp_path)
+    codes, said = launch_sharded(tmp_path, tmp_path / "whole", "0", *words)
+    assert codes == [0, 0], "\n".join(said)
+    codes, said = launch_sharded(tmp_path, tmp_path / "killed", "3", *words)
+    assert codes == [9, 9], "\n".join(said)
+    codes, said = launch_sharded(tmp_path, tmp_path / "killed", "0", *words)
+    assert codes == [0, 0], "\n".join(said)
+
+    toy = Toy(max_steps=4, learning_rate=1e-3, **dict(word.split("=") for word in words))
+    torch.manual_seed(0)
+    setup = toy.setup()
+    kept = {}
+
+    def on_step(report):
+        if report.step == 2:
+            kept.update({name: one.clone() for name, one in setup.policy.named_parameters()})
+
+    train(setup, toy.config, total_steps=4, on_step=on_step)
+    last = dict(setup.policy.named_parameters())
+    for name, expected in (("step-00000004", last), ("best-00000002", kept)):
+        files = [
+            load_file(tmp_path / run / "checkpoints" / name / "weights.safetensors")
+            for run in ("whole", "killed")
+        ]
+        assert len(files[0]) > 2
+        for key, tensor in files[0].items():
+            torch.testing.assert_close(tensor, expected[key], atol=1e-5, rtol=0.0)
+            assert torch.equal(tensor, files[1][key])
+    exported = ActorCritic.load(
+        tmp_path / "whole" / "critic",
+        base=load_model(str(tmp_path / "base"))[0] if "tune=lora" in words else None,
+    )
+    best = load_file(tmp_path / "whole" / "checkpoints" / "best-00000002" / "weights.safetensors")
+    found = dict(exported.named_parameters())
+    assert all(torch.equal(found[name], tensor) for name, tensor in best.items())
+    load_model(str(tmp_path / "whole" / "model"))

@@ -87,7 +87,7 @@ def result_lines(records: Sequence[Record]) -> list[str]:
         return ["no answers"]
     found = summarise(records)
     how = "greedy" if setup.temperature == 0 else f"temperature {setup.temperature:g}"
-    shots = f", {setup.shots} shots in {setup.draws} draws" if setup.shots else ""
+    shots = f", shots={setup.shots} draws={setup.draws}" if setup.shots else ""
     lines = [
         f"{setup.task}, {setup.split}, {setup.questions:,} questions, {how}{shots}: {setup.model}",
         f"accuracy   {percent(found['accuracy'])}",

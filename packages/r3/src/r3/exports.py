@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from papercore.rl.actor_critic import ActorCritic
 from papercore.rl.checkpoints import load_weights
 from papercore.rl.lora import merged
-from papercore.rl.parallel import is_first
+from papercore.rl.parallel import is_first, is_sharded
 from r3.config import TrainConfig
 from r3.loop import TrainResult, kept_weights
 from r3.sft_base import quiet
@@ -43,9 +43,8 @@ def export_run(
     """
     names: list[str] = []
     if is_first(accelerator):
-        policy = setup.policy
-        if accelerator is not None and accelerator.distributed_type == "FSDP":
-            policy = _rebuilt(out, config, result)
+        sharded = is_sharded(setup.policy)
+        policy = _rebuilt(out, config, result) if sharded else setup.policy
         with quiet():
             names = export(out, policy, setup.tokenizer)
     if accelerator is not None:

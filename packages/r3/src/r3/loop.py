@@ -23,6 +23,7 @@ from pydantic import JsonValue
 
 from papercore.errors import ConfigError, ModelError
 from papercore.log import progress
+from papercore.rl.actor_critic import ActorCritic
 from papercore.rl.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
@@ -32,6 +33,7 @@ from papercore.rl.checkpoints import (
 )
 from papercore.rl.estimators import AdaptiveKL
 from papercore.rl.parallel import is_first, whole
+from papercore.rl.trunk import plain_model
 from papercore.rl.whole_folder import remove_whole
 from papercore.runs import Run
 from r3.config import TrainConfig
@@ -165,6 +167,7 @@ class _Loop:
         self._optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups)
         self._policy: torch.nn.Module = setup.policy
         if accelerator is not None:
+            _name_layers(setup.policy)
             self._policy, self._optimizer = accelerator.prepare(setup.policy, self._optimizer)
         self._stepper = TrainStep(setup, config, self._policy, self._optimizer, log, accelerator)
 
@@ -321,6 +324,12 @@ class _Parts(TypedDict):
     policy: torch.nn.Module
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator | None
+
+
+def _name_layers(policy: ActorCritic) -> None:
+    """Tells accelerate which layers FSDP is to shard one by one; models of transformers know it."""
+    layers = plain_model(policy.actor)._no_split_modules  # noqa: SLF001 - what accelerate reads
+    policy._no_split_modules = layers  # type: ignore[assignment]  # noqa: SLF001
 
 
 def _best_name(step: int) -> str:

@@ -30,6 +30,8 @@ SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
 MAX_ROW_CHARS = 4_000_000
 """Of one row; a longer one is a bad row."""
 _CHUNK = 1 << 20
+_NUMBER = "-0123456789"
+"""How a number begins."""
 
 
 def _int(digits: str) -> int | str:
@@ -185,7 +187,9 @@ class _Scanner:
                 if self._ended or len(self._buffer) - self._at > MAX_ROW_CHARS:
                     raise self.error(getattr(error, "msg", str(error))) from None
             else:
-                if end < len(self._buffer) or self._ended:
+                # a number at the end of a piece may go on, even behind a dot or an "e-"
+                whole = len(self._buffer) - end > 2 or self._buffer[self._at] not in _NUMBER
+                if whole or self._ended:
                     self._line += self._buffer.count("\n", self._at, end)
                     self._at = end
                     return cast("object", found)
@@ -217,7 +221,7 @@ def _document(file: TextIO, name: str) -> Iterator[Row]:
         raise DataError(f"{name}: is empty")
 
 
-def _list(scanner: _Scanner, name: str, *, ends: bool = True) -> Iterator[Row]:
+def _list(scanner: _Scanner, name: str) -> Iterator[Row]:
     scanner.take("[")
     number = 0
     if scanner.peek() == "]":
@@ -228,7 +232,7 @@ def _list(scanner: _Scanner, name: str, *, ends: bool = True) -> Iterator[Row]:
             yield _row(f"{name}[{number}]", scanner.value())
             if scanner.take(",]") == "]":
                 break
-    if ends and scanner.peek():
+    if scanner.peek():
         raise scanner.error("something stands behind the list")
 
 

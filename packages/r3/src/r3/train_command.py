@@ -14,15 +14,16 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from papercore.config import RunFlags
+from papercore.config import RunFlags, config_hash
 from papercore.errors import ConfigError, ModelError
 from papercore.records import Record, read_records
 from papercore.refs import parse_ref
 from papercore.report import conclude
-from papercore.runs import Run, check_folder
+from papercore.runs import Run, check_folder, read_identity
 from r3.config import TrainConfig
 from r3.data import Prepared, read_prepared
 from r3.folders import open_run
@@ -61,7 +62,8 @@ def run(config: TrainConfig, flags: RunFlags) -> int:
     _check(config, flags, prepared)
     if flags.resume and _finished(out):
         if writes():
-            open_out(out, config, flags, prepared).close()  # refuses other settings
+            if not _is_run_of(out, config, prepared):
+                open_out(out, config, flags, prepared).close()  # refuses other settings
             if not (out / "report.html").exists():
                 conclude(out)
             say(f"{shown(str(out))} is finished: its model is {shown(str(out / 'model'))}")
@@ -194,6 +196,13 @@ def writes() -> bool:
 def open_out(out: Path, config: TrainConfig, flags: RunFlags, prepared: Prepared) -> Run:
     """The run folder, new or gone on with."""
     return open_run(out, config, flags, verb="train", data_hash=prepared.digest)
+
+
+def _is_run_of(out: Path, config: TrainConfig, prepared: Prepared) -> bool:
+    """Whether a finished run is of these settings; to open it would be one more session of it."""
+    found = read_identity(out)
+    digest = config_hash(config, version=metadata.version("r3"), data_hash=prepared.digest)
+    return (found.package, found.verb, found.hash) == ("r3", "train", digest)
 
 
 def _finished(out: Path) -> bool:

@@ -210,7 +210,7 @@ def open_accelerator(config: TrainConfig, device: torch.device) -> Accelerator |
             InitProcessGroupKwargs(timeout=WAIT),
         ],
     )
-    _check(accelerator)
+    _check(accelerator, config)
     return accelerator
 
 
@@ -218,9 +218,15 @@ _SHORT = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "no"}
 _SHARDED = ("FSDP", "DEEPSPEED")
 
 
-def _check(accelerator: Accelerator) -> None:
-    if accelerator.distributed_type == "FSDP" and not accelerator.is_fsdp2:
-        raise ConfigError("fsdp_version 1 is not supported here: set fsdp_version: 2")
+def _check(accelerator: Accelerator, config: TrainConfig) -> None:
+    if accelerator.distributed_type == "FSDP":
+        if not accelerator.is_fsdp2:
+            raise ConfigError("fsdp_version 1 is not supported here: set fsdp_version: 2")
+        if config.tune == "lora" and config.critic == "separate":
+            raise ConfigError(
+                "FSDP cannot shard the one base that policy and critic share with tune=lora: use "
+                "critic=shared, or DDP (recipes/accelerate/ddp.yaml)"
+            )
     if accelerator.distributed_type == "DEEPSPEED":
         raise ConfigError(
             "algo=ppo does not run under DeepSpeed: use FSDP (recipes/accelerate/fsdp.yaml), or "

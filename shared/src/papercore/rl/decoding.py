@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import cast
 
 import torch
@@ -91,18 +92,24 @@ class Decoder:
             beside["past_key_values"] = self._cache
         outputs = self._model(input_ids=ids_BT, use_cache=use_cache, **beside)
         if use_cache and self._cache is None:
-            self._cache = self._usable(outputs.get("past_key_values"))
+            self._cache = self._usable(getattr(outputs, "past_key_values", None))
         return cast("Tensor", outputs.logits[:, -1])
 
-    def _usable(self, cache: object) -> Cache | None:
-        if isinstance(cache, Cache):
-            return cache
-        logger.warning(
-            "%s has no cache whose rows can be taken apart: rollouts read all tokens again for "
-            "each new one, which is slow",
-            type(self._model).__name__,
-        )
+    def _usable(self, found: object) -> Cache | None:
+        if isinstance(found, Cache):
+            return found
+        _say_slow(type(self._model).__name__)
         return None
+
+
+@cache
+def _say_slow(name: str) -> None:
+    """Once for each class of models."""
+    logger.warning(
+        "%s has no cache whose rows can be taken apart: rollouts read all tokens again for each "
+        "new one, which is slow",
+        name,
+    )
 
 
 def _left_padded(

@@ -49,8 +49,8 @@ def draw(logits_BV: Tensor, uniforms_B: Tensor, *, temperature: float) -> tuple[
         tokens_B = near_BV.argmax(-1)
     else:
         below_BV = probs_BV.cumsum(-1)
-        # Rounding must not lift a number to the total, above which there is no token.
-        wanted_B = uniforms_B.to(near_BV.device) * (below_BV[:, -1] * (1 - 2**-52))
+        # A number below 1 times the total is rounded to less than the total, so there is a token.
+        wanted_B = uniforms_B.to(near_BV.device) * below_BV[:, -1]
         places_B1 = torch.searchsorted(below_BV, wanted_B[:, None], right=True)
         tokens_B = places_B1.squeeze(-1).clamp(max=logits_BV.shape[-1] - 1)
     logps_B = probs_BV.gather(-1, tokens_B[:, None]).squeeze(-1).log()

@@ -30,6 +30,7 @@ __all__ = [
     "gather_floats",
     "gather_texts",
     "is_first",
+    "is_sharded",
     "reduce_sum",
     "shard",
     "unwrapped",
@@ -102,6 +103,11 @@ def unwrapped(policy: M, accelerator: Accelerator | None) -> M:
     return module
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Whether FSDP2 has split a module's weights among the processes."""
+    return bool(_fsdp_modules(module))
+
+
 @contextmanager
 def whole(policy: M, accelerator: Accelerator | None) -> Iterator[M]:
     """The unwrapped module with all of its weights, for generation and scoring without gradients.
@@ -149,7 +155,8 @@ def _unsharded(sharded: Sequence[FSDPModule], *, again: bool) -> Iterator[None]:
     finally:
         for one in sharded:
             one.reshard()
-            one.set_reshard_after_forward(again, recurse=False)
+            # the outermost keeps its own, as is torch's default: its backward pass begins at once
+            one.set_reshard_after_forward(again and one is not sharded[0], recurse=False)
 
 
 def _fsdp_modules(module: nn.Module) -> list[FSDPModule]:
