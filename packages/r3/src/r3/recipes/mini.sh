@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A chain of ten steps learnt from outcome rewards alone, with and without start states inside demonstrations:
-# from scratch on one CPU core, in about two minutes; the same as single commands takes another three.
+# from scratch on one CPU core, in about two minutes; the same as single commands takes four more.
 set -euo pipefail
 
 out=${1:-runs/r3-mini}
