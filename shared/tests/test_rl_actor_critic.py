@@ -17,8 +17,8 @@ from papercore.rl.actor_critic import ActorCritic
 from papercore.rl.lora import LoraSpec
 from papercore.rl.rollouts import pack
 from papercore.testing import assert_close, tiny_model
-from papercore.testing.families import FAMILIES, some_rollouts, tiny_family
 from papercore.testing.fixtures import one_thread  # noqa: F401 - autouse
+from papercore.testing.rollouts import FAMILIES, some_rollouts
 
 ROLLOUTS = some_rollouts([(3, 5), (9, 2), (1, 1), (4, 7)])
 LORA = LoraSpec(r=4, alpha=8.0, targets=("q_proj", "v_proj"))
@@ -190,7 +190,7 @@ def test_the_value_head_may_go_without_bias():
 
 
 def test_dropout_is_off_in_training_too():
-    model = tiny_family("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
+    model = tiny_model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
     policy = ActorCritic.build(model).train()
     assert not any(one.training for one in policy.modules())
     assert torch.equal(policy(batch()).logps_N, policy(batch()).logps_N)
@@ -227,8 +227,8 @@ def test_mixed_precision_leaves_the_value_head_alone():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_separate_critic_of_each_class_starts_as_the_trunk(family):
-    policy = ActorCritic.build(tiny_family(family), critic="separate", reference="none")
-    shared = ActorCritic.build(tiny_family(family), reference="none")
+    policy = ActorCritic.build(tiny_model(family), critic="separate", reference="none")
+    shared = ActorCritic.build(tiny_model(family), reference="none")
     for one in (policy, shared):
         nn.init.ones_(one.value_head.weight)
     assert torch.equal(policy(batch()).values_N, shared(batch()).values_N)
@@ -345,7 +345,8 @@ from papercore.rl import actor_critic
 from papercore.rl.lora import LoraSpec
 from papercore.rl.rollouts import pack
 from papercore.testing import tiny_model
-from papercore.testing.families import some_rollouts
+from papercore.testing import tiny_model
+from papercore.testing.rollouts import some_rollouts
 
 torch.set_num_threads(1)
 store = dist.FileStore(sys.argv[1], 2)

@@ -9,8 +9,8 @@ from papercore.rl.actor_critic import ActorCritic
 from papercore.rl.lora import LoraSpec, adapter_off, merged
 from papercore.rl.rollouts import pack
 from papercore.testing import assert_close, tiny_model
-from papercore.testing.families import some_rollouts, tiny_family
 from papercore.testing.fixtures import one_thread  # noqa: F401 - autouse
+from papercore.testing.rollouts import some_rollouts
 
 BATCH = pack(some_rollouts([(3, 5), (9, 2), (1, 1)]), pad_id=0)
 SPEC = LoraSpec(r=4, alpha=6.0, targets=("q_proj", "v_proj"))
@@ -137,7 +137,7 @@ def test_a_half_precision_base_gets_float32_adapters():
 
 
 def test_gpt2_is_adapted_without_a_warning():
-    policy = policy_of(tiny_family("gpt2"), lora=LoraSpec(4, 8.0, ("c_attn",)))
+    policy = policy_of(tiny_model("gpt2"), lora=LoraSpec(4, 8.0, ("c_attn",)))
     disturb_(policy)
     scored = policy(BATCH, reference=True)
     assert not torch.allclose(scored.logps_N, scored.ref_logps_N)

@@ -29,8 +29,8 @@ from papercore.rl.rollouts import pack
 from papercore.rl.sampling import sample
 from papercore.rl.settings import Sampling
 from papercore.testing import tiny_model
-from papercore.testing.families import FAMILIES, some_rollouts, tiny_family
 from papercore.testing.fixtures import one_thread  # noqa: F401 - autouse
+from papercore.testing.rollouts import FAMILIES, some_rollouts
 from papercore.tiny import seeded
 
 NEVER = frozenset({10_000})
@@ -140,7 +140,7 @@ def test_a_row_has_its_numbers_by_its_seed_alone():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_rollouts_are_those_of_generate(family):
-    model = tiny_family(family)
+    model = tiny_model(family)
     config = GenerationConfig(max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
     found = drawn(model, temperature=0.0)
     for one in found:
@@ -153,7 +153,7 @@ def test_greedy_rollouts_are_those_of_generate(family):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_log_probabilities_are_those_that_the_update_computes(family, temperature):
-    model = tiny_family(family)
+    model = tiny_model(family)
     rollouts = drawn(model, temperature=temperature)
     scored = ActorCritic.build(model, reference="none")(
         pack(rollouts, pad_id=0), temperature=temperature
@@ -164,7 +164,7 @@ def test_log_probabilities_are_those_that_the_update_computes(family, temperatur
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_rollout_alone_is_that_of_the_batch(family):
-    model, eos = tiny_family(family), range(0, 259, 9)
+    model, eos = tiny_model(family), range(0, 259, 9)
     together = drawn(model, eos=eos, num=20)
     alone = [
         drawn(model, [prompt], [seed], eos=eos, num=20)[0]
@@ -276,7 +276,7 @@ def test_prompt_and_response_stay_below_the_length_limit():
 
 
 def test_positions_of_the_model_are_a_limit_too():
-    rollouts = drawn(tiny_family("gpt2", n_positions=33), num=20)
+    rollouts = drawn(tiny_model("gpt2", max_position_embeddings=33), num=20)
     assert [len(one.response) for one in rollouts] == [min(20, 33 - size) for size in SIZES]
 
 
@@ -289,7 +289,7 @@ def test_a_prompt_that_leaves_no_room_is_named(changes):
 
 def test_a_prompt_beyond_the_models_positions_is_named():
     with pytest.raises(DataError, match=r"prompt 5 has 30 tokens.*the model's own length limit"):
-        drawn(tiny_family("gpt2", n_positions=30))
+        drawn(tiny_model("gpt2", max_position_embeddings=30))
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_logits_that_are_no_numbers_stop_it(broken):
 
 
 def test_a_model_in_training_is_sampled_without_dropout_and_left_in_training():
-    model = tiny_family("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
+    model = tiny_model("gpt2", resid_pdrop=0.5, embd_pdrop=0.5, attn_pdrop=0.5)
     wanted = drawn(model)
     model.train()
     assert_same(drawn(model), wanted)
@@ -454,7 +454,7 @@ def test_reading_all_tokens_again_gives_the_same_rollouts():
             outputs.past_key_values = None
             return outputs
 
-    model = tiny_family("gpt2", n_positions=33)
+    model = tiny_model("gpt2", max_position_embeddings=33)
     forgetful = Forgetful(model.config).eval()
     forgetful.load_state_dict(model.state_dict())
     prompts, seeds = [*PROMPTS, *PROMPTS[:3]], range(10)

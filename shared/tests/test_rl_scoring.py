@@ -14,8 +14,8 @@ from papercore.rl.rollouts import pack
 from papercore.rl.scoring import chunked_logps, score_all
 from papercore.rl.trunk import Head, hidden_states, require_halves, trunk_of
 from papercore.testing import assert_close, tiny_model
-from papercore.testing.families import FAMILIES, some_rollouts, tiny_family
 from papercore.testing.fixtures import one_thread  # noqa: F401 - autouse
+from papercore.testing.rollouts import FAMILIES, some_rollouts
 
 SIZES = [(3, 5), (20, 2), (1, 1), (4, 17)]
 
@@ -141,7 +141,7 @@ def test_entropy_is_left_out_when_nobody_wants_it():
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_padded_batch_scores_like_each_row_alone(family, temperature):
-    model = tiny_family(family)
+    model = tiny_model(family)
     rollouts = some_rollouts(SIZES)
     policy = ActorCritic.build(model, reference="none")
     scored = policy(pack(rollouts, pad_id=0), temperature=temperature)
@@ -153,7 +153,7 @@ def test_a_padded_batch_scores_like_each_row_alone(family, temperature):
 @pytest.mark.parametrize("family", ["gemma2", "granite", "cohere"])
 def test_what_a_class_does_with_its_logits_matters_here(family):
     """Otherwise the test above would not see it."""
-    model = tiny_family(family)
+    model = tiny_model(family)
     batch = pack(some_rollouts(SIZES), pad_id=0)
     hidden_BTD = hidden_states(trunk_of(model), batch)
     hidden_ND = hidden_BTD[batch.row_N, batch.at_N - 1]
@@ -165,7 +165,7 @@ def test_what_a_class_does_with_its_logits_matters_here(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_are_those_of_the_full_pass(family):
     rollouts = some_rollouts(SIZES)
-    ours, theirs = tiny_family(family), tiny_family(family)
+    ours, theirs = tiny_model(family), tiny_model(family)
     scored = ActorCritic.build(ours, reference="none")(pack(rollouts, pad_id=0))
     scored.logps_N.sum().backward()
     one_by_one(theirs, rollouts)[0].sum().backward()
@@ -183,7 +183,7 @@ def test_the_padding_token_plays_no_part():
 
 
 def test_the_head_leaves_the_model_as_it_is():
-    model = tiny_family("gemma2")
+    model = tiny_model("gemma2")
     before = dict(model.named_modules())
     Head(model)(torch.randn(2, 32))
     assert dict(model.named_modules()) == before

@@ -2,34 +2,11 @@ import random
 from collections.abc import Callable
 
 import pytest
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    Lfm2Config,
-    Lfm2ForCausalLM,
-)
 
 from papercore.testing.fixtures import model_cache, one_thread
-from papercore.testing.models import TINY, TinyKind
 from self_cd.contexts import Contexts
 
 __all__ = ["model_cache", "one_thread"]
-
-TINY |= {
-    "gpt2": TinyKind(GPT2LMHeadModel, GPT2Config, {}),  # learned positions
-    "gemma2": TinyKind(  # soft-capped logits, every other layer with a window
-        Gemma2ForCausalLM,
-        Gemma2Config,
-        {"sliding_window": 16, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8},
-    ),
-    "lfm2": TinyKind(  # convolutions, whose state cannot be copied from a prefix
-        Lfm2ForCausalLM,
-        Lfm2Config,
-        {"layer_types": ["conv", "full_attention"]},
-    ),
-}
 
 PairMaker = Callable[..., list[Contexts]]
 

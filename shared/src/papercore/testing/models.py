@@ -7,10 +7,21 @@ Their logits are far apart, so that the most likely token does not change with r
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -62,15 +73,25 @@ _LLAMA3 = _THETA | {
     "original_max_position_embeddings": 128,
 }
 
-TINY: dict[str, TinyKind] = {
+_GEMMA2 = {"sliding_window": 16, "final_logit_softcapping": 5.0, "query_pre_attn_scalar": 8}
+
+TINY: Final[Mapping[str, TinyKind]] = {
     "llama": TinyKind(LlamaForCausalLM, LlamaConfig, {"num_key_value_heads": 4}),
     "llama-gqa": TinyKind(LlamaForCausalLM, LlamaConfig, {}),
     "llama-yarn": TinyKind(LlamaForCausalLM, LlamaConfig, {"rope_parameters": _YARN}),
     "llama-llama3": TinyKind(LlamaForCausalLM, LlamaConfig, {"rope_parameters": _LLAMA3}),
     "mistral": TinyKind(MistralForCausalLM, MistralConfig, {"sliding_window": 16}),
     "qwen3": TinyKind(Qwen3ForCausalLM, Qwen3Config, {}),
+    "gpt2": TinyKind(GPT2LMHeadModel, GPT2Config, {}),
+    "gemma2": TinyKind(Gemma2ForCausalLM, Gemma2Config, _GEMMA2),
+    "granite": TinyKind(
+        GraniteForCausalLM, GraniteConfig, {"logits_scaling": 4.0, "embedding_multiplier": 2.0}
+    ),
+    "cohere": TinyKind(CohereForCausalLM, CohereConfig, {"logit_scale": 0.25}),
+    "lfm2": TinyKind(Lfm2ForCausalLM, Lfm2Config, {"layer_types": ["conv", "full_attention"]}),
 }
-"""The kinds by name. A package adds its own; they are the same for every test of a session."""
+"""The kinds by name: learned positions (gpt2), every other layer with a window and logits that are
+capped (gemma2) or scaled (granite, cohere), convolutions whose state cannot be copied (lfm2)."""
 
 
 def tiny_model(kind: str = "llama-gqa", *, seed: int = 0, **changes: object) -> PreTrainedModel:
