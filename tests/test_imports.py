@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm")
-HEAVY_HALF = ("device", "models", "tiny", "testing", "rl")
+HEAVY_HALF = ("device", "models", "tiny", "trainers", "testing", "rl")
 HEAVY_BACKENDS = ("decoding", "defaults", "hf", "jobs", "prompts", "vllm")
 LIGHT_MODULES = ("config", "presets", "claims", "cli")
 SKELETON = (

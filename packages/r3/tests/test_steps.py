@@ -146,4 +146,6 @@ def test_pieces_are_the_text(text, rule):
 @pytest.mark.parametrize("piece", [".", ". ", "a.", "A. ", "\n", " ", "(", "'", '"""', "#\n", "。"])
 def test_hostile_texts_take_no_time(piece):
     for rule in ("lines", "sentences", "code-lines"):
-        segments(piece * 30_000, rule)
+        ends = segments(piece * 30_000, rule)
+        assert ends == sorted(set(ends))
+        assert ends[-1] == len(piece) * 30_000

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from papercore.errors import DataError
 
-__all__ = ["cache_dir", "read_json", "write_atomic", "write_json"]
+__all__ = ["cache_dir", "read_json", "replace_folder", "write_atomic", "write_json"]
 
 
 def cache_dir() -> Path:
@@ -33,6 +34,21 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Puts a folder in the place of another, which goes only when the new one is there."""
+    if not target.exists():
+        new.rename(target)
+        return
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
 
 
 def write_json(path: Path, document: Mapping[str, object]) -> None:

@@ -108,7 +108,7 @@ def open_asker(config: EvalConfig, flags: RunFlags, prompt: PromptConfig) -> Ask
 def _local(config: EvalConfig, flags: RunFlags, prompt: PromptConfig) -> Asker:
     from papercore.generate.hf import HFGenerator
     from papercore.models import describe, load_model
-    from r3.sft_base import quiet
+    from papercore.trainers import quiet
 
     with quiet():
         model, tokenizer = load_model(

@@ -142,7 +142,7 @@ class PPOConfig(Config):
     epochs: int = Field(default=2, ge=1)
     """Passes over a batch of rollouts."""
     minibatches: int = Field(default=1, ge=1)
-    """Optimizer steps of one pass."""
+    """Optimizer steps of one pass; each process deals its own rollouts to them."""
     clip: Positive = 0.2
     """Range of the ratio of new to old probability."""
     value_clip: Positive | None = 0.2

@@ -27,7 +27,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from papercore.config import one_line
 from papercore.errors import ConfigError, DataError
-from papercore.files import read_json, write_json
+from papercore.files import read_json, replace_folder, write_json
 from r3.config import PromptConfig
 from r3.demos import Demo, content_hash
 from r3.tasks import Task, task_named
@@ -161,7 +161,7 @@ def write_prepared(
         write_json(staging / MANIFEST, manifest)
         prepared = replace(read_prepared(staging), folder=folder)
         staging.chmod(0o755)
-        _swap(staging, folder)
+        replace_folder(staging, folder)
     except DataError as error:
         raise DataError(str(error).replace(f"{staging}{os.sep}", "")) from None
     except OSError as error:
@@ -320,18 +320,3 @@ def _check_apart(folder: Path, splits: Mapping[str, tuple[Demo, ...]]) -> None:
                     f"{folder / f'{name}.jsonl'}: the question of {demo.id!r} is in {home}.jsonl as"
                     " well: delete it from one"
                 )
-
-
-def _swap(staging: Path, target: Path) -> None:
-    """Puts a folder in the place of another, which goes only when the new one is there."""
-    if not target.exists():
-        staging.rename(target)
-        return
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    target.rename(old)
-    try:
-        staging.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)

@@ -24,6 +24,7 @@ from papercore.generate.types import Completion, SamplingParams
 from papercore.log import progress
 from papercore.report import conclude
 from papercore.runs import Run, check_folder, is_run_folder
+from papercore.terminal import say, shown
 from r3.asking import Asker, open_asker
 from r3.config import EvalConfig
 from r3.data import Prepared, read_prepared
@@ -34,7 +35,6 @@ from r3.eval_report import result_lines
 from r3.folders import open_run
 from r3.shots import Shots, draw_shots, stop_strings
 from r3.tasks import task_named
-from r3.telling import say, shown
 from r3.tested import note_test
 from r3.verifiers import Verifier, verifier_for
 

@@ -11,6 +11,7 @@ from papercore.plots import Figure, Frame, bars, lines_with_intervals
 from papercore.records import Record
 from papercore.stats import holm, wilson
 from papercore.tables import Table
+from papercore.terminal import percent
 from r3.eval_against import Comparison, compare, read_against
 from r3.eval_answers import Answer, Setup, read_answers, read_setup
 from r3.eval_scores import (
@@ -21,7 +22,6 @@ from r3.eval_scores import (
     powers,
     share,
 )
-from r3.telling import percent
 
 __all__ = ["figures", "result_lines", "summarise", "tables"]
 

@@ -20,9 +20,9 @@ from papercore.rl.actor_critic import ActorCritic
 from papercore.rl.checkpoints import load_weights
 from papercore.rl.lora import merged
 from papercore.rl.parallel import is_first, is_sharded
+from papercore.trainers import quiet
 from r3.config import TrainConfig
 from r3.loop import TrainResult, kept_weights
-from r3.sft_base import quiet
 from r3.train_setup import build_policy, load_start
 from r3.train_step import Setup
 

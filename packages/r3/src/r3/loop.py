@@ -4,7 +4,9 @@
     result = train(setup, config, total_steps=60, run=run, out=out)
 
 Everything random is drawn from a seed that names its purpose, step and row, so a step is the same
-in one process as in several, and after a resume.
+after a resume, and in one process as in several; except that each process deals its own rollouts to
+`ppo.minibatches`, so that with more than one of them the deal depends on how many processes there
+are.
 """
 
 from __future__ import annotations

@@ -73,8 +73,8 @@ def train(
         on_step: Called as `on_step(steps done, loss)` for each step, after the last one.
     """
     # trl takes longer to import than the model to tune, and a cached model needs none of it
+    from papercore.trainers import no_telemetry
     from r3.sft import encode_whole, finetune
-    from r3.sft_base import no_telemetry
 
     no_telemetry()
     model, tokenizer = random_model(recipe.seed)

@@ -16,13 +16,13 @@ from pydantic import JsonValue
 
 from papercore.config import RunFlags, plain
 from papercore.errors import ConfigError
+from papercore.terminal import say, shown
 from r3.assembly import Assembled, assemble
 from r3.config import PrepareConfig
 from r3.data import check_target, write_prepared
 from r3.demos import Demo
 from r3.prepare_report import Cutting, cutting_of, load_tokenizer, summary_lines
 from r3.tasks import task_named
-from r3.telling import say, shown
 
 __all__ = ["FOLDER", "run"]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from pydantic import JsonValue
 
 from papercore.errors import ConfigError
+from papercore.terminal import shown
 from r3.config import CutConfig, PromptConfig
 from r3.cutting import encode_all, starts
 from r3.data import Prepared
@@ -23,7 +24,6 @@ from r3.demos import Demo, Encoded
 from r3.presets import RANDOM_MODEL
 from r3.prompting import prompt_ids
 from r3.tasks import task_named
-from r3.telling import shown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from papercore.config import RunFlags
 from papercore.errors import ConfigError, DataError
+from papercore.terminal import percent, say, shown
 from r3.config import RolloutsConfig
 from r3.dump import FILE, Dumped, grade
-from r3.telling import percent, say, shown
 from r3.viewer import MAX_ON_PAGE, Choice, Depth, View, collect, write_page
 
 __all__ = ["run"]

@@ -15,17 +15,15 @@ Source: official SFT scripts: rate 2e-5, 256 sequences per step, all weights.
 from __future__ import annotations
 
 import copy
-import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import torch
 from datasets import Dataset, Features, List, Value
-from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -37,23 +35,27 @@ from trl.trainer.sft_config import SFTConfig as TrlConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from papercore.device import choose_dtype
-from papercore.errors import ConfigError, DataError, ModelError
+from papercore.errors import ConfigError, DataError
 from papercore.models import load_model
 from papercore.runs import Run
+from papercore.trainers import (
+    BESIDE_WEIGHTS,
+    activation_checkpointing,
+    adapter_for,
+    last_checkpoint,
+    num_processes,
+    quiet,
+)
 from r3.config import PromptConfig, SFTConfig
 from r3.demos import Demo, Encoded
 from r3.prompting import prompt_ids, target_ids
-from r3.sft_base import name_special_tokens, quiet, unpatched
+from r3.sft_base import name_special_tokens, unpatched
 from r3.sft_history import History
 
 __all__ = ["Tuned", "check", "encode_whole", "finetune", "fitting"]
 
 IGNORE: Final = -100
 """Label of a token that bears no loss."""
-
-_BESIDE_WEIGHTS = ("training_args.bin", "README.md")
-"""A pickle and an empty form, which are saved beside the weights and say nothing that the run
-folder does not say."""
 
 _FEATURES = Features({"input_ids": List(Value("int32")), "labels": List(Value("int32"))})
 _SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
@@ -85,10 +87,10 @@ def check(config: SFTConfig) -> None:
     Raises:
         ConfigError: The batch does not divide among them.
     """
-    if config.batch % (config.micro_batch * _num_processes()):
+    if config.batch % (config.micro_batch * num_processes()):
         raise ConfigError(
             f"batch={config.batch} is no multiple of micro_batch={config.micro_batch} times "
-            f"{_num_processes()} processes: change one"
+            f"{num_processes()} processes: change one"
         )
 
 
@@ -163,7 +165,7 @@ def finetune(
             callbacks=[history],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(out))
+        trainer.train(resume_from_checkpoint=last_checkpoint(out / "checkpoints") if out else None)
         model.config.use_cache = caches  # the trainer turned it off, and would save that
         state = trainer.state
         trainable = trainer.get_num_trainable_parameters()
@@ -215,8 +217,8 @@ def _arguments(
         weight_decay=config.weight_decay,
         per_device_train_batch_size=config.micro_batch,
         per_device_eval_batch_size=config.micro_batch,
-        gradient_accumulation_steps=config.batch // (config.micro_batch * _num_processes()),
-        **_checkpointing(wanted=config.gradient_checkpointing),
+        gradient_accumulation_steps=config.batch // (config.micro_batch * num_processes()),
+        **activation_checkpointing(wanted=config.gradient_checkpointing),
         max_length=None,  # `fitting` has left out what is too long
         dataset_kwargs={"skip_prepare_dataset": True},
         bf16=not on_cpu and computes_in is torch.bfloat16,
@@ -237,49 +239,18 @@ def _arguments(
     )
 
 
-def _num_processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _checkpointing(*, wanted: bool) -> dict[str, Any]:
-    """Gradient checkpointing; transformers 5.23 calls it activation checkpointing."""
-    known = {field.name for field in fields(TrlConfig)}
-    name = "activation" if "activation_checkpointing" in known else "gradient"
-    return {
-        f"{name}_checkpointing": wanted,
-        f"{name}_checkpointing_kwargs": {"use_reentrant": False},
-    }
-
-
-def _adapter(config: SFTConfig, model: PreTrainedModel) -> PeftLoraConfig | None:
+def _adapter(config: SFTConfig, model: PreTrainedModel) -> LoraConfig | None:
     if config.tune == "full":
         return None
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [target for target in config.lora.targets if target not in names]
-    if missing:
-        raise ModelError(
-            f"{config.model} has no layers {', '.join(missing)}: set --lora.targets to names of "
-            "its own"
-        )
-    return PeftLoraConfig(
-        r=config.lora.r,
-        lora_alpha=cast("int", config.lora.alpha),
-        lora_dropout=config.lora.dropout,
-        target_modules=list(config.lora.targets),
-        task_type="CAUSAL_LM",
+    lora = config.lora
+    return adapter_for(
+        model,
+        name=config.model,
+        r=lora.r,
+        alpha=lora.alpha,
+        targets=lora.targets,
+        dropout=lora.dropout,
     )
-
-
-def _last_checkpoint(out: Path | None) -> str | None:
-    """The checkpoint of the latest step that was written to its end."""
-    if out is None:
-        return None
-    found = [
-        (int(path.name.removeprefix("checkpoint-")), path)
-        for path in (out / "checkpoints").glob("checkpoint-*")
-        if (path / "trainer_state.json").is_file()  # written last
-    ]
-    return str(max(found)[1]) if found else None
 
 
 def _save_trained(trainer: SFTTrainer, config: SFTConfig, out: Path) -> None:
@@ -311,7 +282,7 @@ def _save_model(
     dtype: str,
 ) -> None:
     """The model that every other tool loads, and the tokenizer as it came; by the first process."""
-    for name in _BESIDE_WEIGHTS:
+    for name in BESIDE_WEIGHTS:
         for folder in ("adapter", "model", "checkpoints"):
             (out / folder / name).unlink(missing_ok=True)
     whole = out / "model"

@@ -5,23 +5,19 @@ model, tokenizer = load_base(config, "auto")
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import huggingface_hub
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from papercore.device import choose_device, choose_dtype, seed_everything
 from papercore.errors import ConfigError
 from papercore.models import load_model
+from papercore.trainers import own_device
 from r3.config import StageConfig
 from r3.presets import RANDOM_MODEL
 
-__all__ = ["load_base", "name_special_tokens", "no_telemetry", "quiet", "unpatched"]
+__all__ = ["load_base", "name_special_tokens", "unpatched"]
 
 
 def load_base(config: StageConfig, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -41,11 +37,11 @@ def load_base(config: StageConfig, device: str) -> tuple[PreTrainedModel, PreTra
         from r3.mini_model import random_model
 
         model, tokenizer = random_model(config.seed)
-        place = choose_device(_own(device)).value
+        place = choose_device(own_device(device)).value
         wanted = "float32" if config.dtype == "auto" else config.dtype
         return model.to(place, choose_dtype(wanted, place).value), tokenizer  # type: ignore[arg-type]
     dtype = "float32" if (config.tune, config.dtype) == ("full", "auto") else config.dtype
-    return load_model(config.model, device=_own(device), dtype=dtype)
+    return load_model(config.model, device=own_device(device), dtype=dtype)
 
 
 def name_special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -79,33 +75,3 @@ def unpatched(model: PreTrainedModel) -> Iterator[None]:
             model.__dict__.pop(name, None)
             if value is not None:
                 model.__dict__[name] = value
-
-
-def no_telemetry() -> None:
-    """Keeps trl from reporting its use to a server of its makers: nobody asked for that."""
-    asked = os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if asked == "1":  # huggingface_hub reads it once, when it is imported
-        huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' own bars, and without warnings between it, trl and peft.
-
-    trl 1.16 and peft 0.21 call gradient checkpointing by the name that transformers 5.23 left.
-    """
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
-            yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _own(device: str) -> str:
-    """This process's device under `accelerate launch`."""
-    rank = os.environ.get("LOCAL_RANK")
-    return f"cuda:{rank}" if rank and device == "auto" and torch.cuda.is_available() else device

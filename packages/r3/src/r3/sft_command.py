@@ -20,12 +20,12 @@ from papercore.errors import DataError
 from papercore.records import Record, read_records
 from papercore.report import conclude
 from papercore.runs import Run, check_folder
+from papercore.terminal import say, shown
 from r3.config import SFTConfig
 from r3.data import Prepared, read_prepared
 from r3.demos import Demo
 from r3.folders import open_run
 from r3.sft_report import DATA, RESULT
-from r3.telling import say, shown
 
 if TYPE_CHECKING:
     from r3.demos import Encoded

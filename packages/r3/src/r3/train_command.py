@@ -24,11 +24,11 @@ from papercore.records import Record, read_records
 from papercore.refs import parse_ref
 from papercore.report import conclude
 from papercore.runs import Run, check_folder, read_identity
+from papercore.terminal import say, shown
 from r3.config import TrainConfig
 from r3.data import Prepared, read_prepared
 from r3.folders import open_run
 from r3.rewards import reward_for
-from r3.telling import say, shown
 from r3.train_report import RESULT, START, result_lines
 
 if TYPE_CHECKING:

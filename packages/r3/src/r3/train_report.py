@@ -20,7 +20,7 @@ from papercore.plots import Figure, Frame, lines_with_intervals
 from papercore.records import Record
 from papercore.stats import exact, wilson
 from papercore.tables import Table
-from r3.telling import percent
+from papercore.terminal import percent
 
 __all__ = ["RESULT", "START", "figures", "is_train", "result_lines", "summarise", "tables"]
 

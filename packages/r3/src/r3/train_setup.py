@@ -25,6 +25,7 @@ from papercore.rl.actor_critic import ActorCritic
 from papercore.rl.lora import LoraSpec
 from papercore.rl.parallel import gather_floats, shard
 from papercore.rl.settings import Sampling
+from papercore.trainers import num_processes
 from r3.config import TrainConfig
 from r3.curriculum import Curriculum, curriculum_for, epoch_length, starts_for
 from r3.cutting import encode_all, within
@@ -190,7 +191,7 @@ def open_accelerator(config: TrainConfig, device: torch.device) -> Accelerator |
     Raises:
         ConfigError: The rollouts do not divide among the processes.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = num_processes()
     if config.rollouts % world:
         raise ConfigError(
             f"rollouts={config.rollouts} is no multiple of {world} processes: change one"

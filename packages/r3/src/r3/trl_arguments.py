@@ -8,16 +8,16 @@ One step of ours has `ppo.epochs * ppo.minibatches` of theirs.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import torch
-from peft import LoraConfig as PeftLoraConfig
+from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from papercore.device import choose_dtype
-from papercore.errors import ConfigError, ModelError
+from papercore.errors import ConfigError
+from papercore.trainers import adapter_for, num_processes
 from r3.config import TrainConfig
 from r3.train_setup import WAIT
 
@@ -121,7 +121,7 @@ def _rows_per_update(config: TrainConfig) -> int:
     Raises:
         ConfigError: They do not divide.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = num_processes()
     parts = processes * config.ppo.minibatches
     if config.rollouts % parts:
         raise ConfigError(
@@ -131,7 +131,7 @@ def _rows_per_update(config: TrainConfig) -> int:
     return config.rollouts // parts
 
 
-def adapter_of(config: TrainConfig, model: PreTrainedModel) -> PeftLoraConfig | None:
+def adapter_of(config: TrainConfig, model: PreTrainedModel) -> LoraConfig | None:
     """The shape of the adapter; None where all weights are trained.
 
     Raises:
@@ -139,16 +139,5 @@ def adapter_of(config: TrainConfig, model: PreTrainedModel) -> PeftLoraConfig | 
     """
     if config.tune == "full":
         return None
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [target for target in config.lora.targets if target not in names]
-    if missing:
-        raise ModelError(
-            f"{config.model} has no layers {', '.join(missing)}: set --lora.targets to names of "
-            "its own"
-        )
-    return PeftLoraConfig(
-        r=config.lora.r,
-        lora_alpha=cast("int", config.lora.alpha),
-        target_modules=list(config.lora.targets),
-        task_type="CAUSAL_LM",
-    )
+    lora = config.lora
+    return adapter_for(model, name=config.model, r=lora.r, alpha=lora.alpha, targets=lora.targets)

@@ -24,9 +24,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
-import huggingface_hub.constants
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
@@ -41,11 +40,12 @@ from papercore.models import describe
 from papercore.report import conclude
 from papercore.rl.settings import Sampling
 from papercore.runs import Run
+from papercore.trainers import BESIDE_WEIGHTS, no_telemetry, num_processes, quiet
 from r3.config import TrainConfig
 from r3.data import Prepared
 from r3.loop import CHECKPOINTS, TrainResult
 from r3.prompting import pad_id
-from r3.sft_base import load_base, quiet
+from r3.sft_base import load_base
 from r3.train_command import open_out, otherwise, record_start, result_record, tell, writes
 from r3.train_log import StepLog
 from r3.train_setup import Ground, evaluator, lay_ground, load_start
@@ -60,10 +60,6 @@ __all__ = ["Fitted", "fit", "train"]
 logger = logging.getLogger(__name__)
 
 AnyTrainer: TypeAlias = GRPOTrainer | RLOOTrainer
-
-_BESIDE_WEIGHTS: Final = ("training_args.bin", "README.md")
-"""A pickle and an empty form, which are saved beside the weights and say nothing that the run
-folder does not say."""
 
 
 def train(config: TrainConfig, flags: RunFlags, prepared: Prepared, out: Path) -> int:
@@ -80,7 +76,7 @@ def train(config: TrainConfig, flags: RunFlags, prepared: Prepared, out: Path) -
     """
     changed = check_options(config)
     _check_vllm(config)
-    _no_telemetry()
+    no_telemetry()
     model, tokenizer = load_start(config, flags.device)
     _check_device(config, model.device)
     ground = lay_ground(config, prepared, tokenizer)
@@ -261,7 +257,7 @@ def _install(
     if kept.is_dir():
         for name in names:
             shutil.rmtree(out / name, ignore_errors=True)
-        for name in _BESIDE_WEIGHTS:
+        for name in BESIDE_WEIGHTS:
             (kept / name).unlink(missing_ok=True)
         kept.rename(out / names[0])
     elif not (out / names[0]).is_dir():  # a session that was killed here has moved them already
@@ -303,20 +299,13 @@ def _check_vllm(config: TrainConfig) -> None:
 
 def _check_device(config: TrainConfig, device: torch.device) -> None:
     """Transformers would spread one process over all GPUs that it sees, which TRL cannot do."""
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    alone = num_processes() == 1
     count = torch.cuda.device_count()
     if device.type == "cuda" and alone and count > 1:
         raise ConfigError(
             f"algo={config.algo} in one process sees {count} GPUs: start it by `accelerate "
             "launch`, or set CUDA_VISIBLE_DEVICES to one of them"
         )
-
-
-def _no_telemetry() -> None:
-    """Keeps trl from reporting its use to a server of its makers: nobody asked for that."""
-    asked = os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    if asked == "1":  # huggingface_hub reads it once, when it is imported
-        huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
 
 
 @contextmanager

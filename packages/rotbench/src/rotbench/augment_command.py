@@ -22,12 +22,12 @@ from papercore.log import progress
 from papercore.records import Record
 from papercore.report import conclude
 from papercore.runs import Run, check_folder
+from papercore.terminal import say, shown, table_lines
 from rotbench.augment import Survey, augment_all, survey
 from rotbench.cases import HALVES, LEVELS, Half, Level
 from rotbench.config import AugmentConfig
 from rotbench.data import SAMPLE
 from rotbench.layouts import row
-from rotbench.terminal import say, shown, table_lines
 from rotbench.training_report import AUGMENT_PREFIX
 from rotbench.trajectories import Layout, Trajectory
 

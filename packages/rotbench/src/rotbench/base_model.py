@@ -5,18 +5,12 @@ model, tokenizer = load_base(config, "auto")
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from papercore.device import seed_everything
 from papercore.errors import ConfigError
@@ -24,9 +18,10 @@ from papercore.files import cache_dir
 from papercore.models import load_model
 from papercore.refs import parse_ref
 from papercore.tiny import byte_tokenizer, tiny_llama
+from papercore.trainers import own_device, quiet
 from rotbench.config import TrainConfig
 
-__all__ = ["RANDOM", "load_base", "place_of", "positions", "quiet"]
+__all__ = ["RANDOM", "load_base", "place_of", "positions"]
 
 RANDOM: Final = "random"
 """The base that is made in code: a byte-level Llama of 30,000 random weights."""
@@ -43,7 +38,7 @@ def load_base(config: TrainConfig, device: str) -> tuple[PreTrainedModel, PreTra
     # Weights that are trained themselves need more digits than bfloat16 has.
     dtype = "float32" if (config.tune, config.dtype) == ("full", "auto") else config.dtype
     return load_model(
-        place_of(config), device=_own(device), dtype=dtype, config_overrides=positions(config)
+        place_of(config), device=own_device(device), dtype=dtype, config_overrides=positions(config)
     )
 
 
@@ -95,26 +90,3 @@ def place_of(config: TrainConfig) -> str:
         except OSError:  # another process was faster
             shutil.rmtree(beside)
     return str(folder)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without transformers' own bars, and without warnings between it, trl and peft.
-
-    trl 1.16 and peft 0.21 call gradient checkpointing by the name that transformers 5.23 left.
-    """
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
-            yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _own(device: str) -> str:
-    """This process's device under `accelerate launch`."""
-    rank = os.environ.get("LOCAL_RANK")
-    return f"cuda:{rank}" if rank and device == "auto" and torch.cuda.is_available() else device

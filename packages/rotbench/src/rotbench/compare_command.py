@@ -11,12 +11,12 @@ from papercore.errors import DataError
 from papercore.records import Record, read_records
 from papercore.runs import read_identity
 from papercore.tables import Table, write_table
+from papercore.terminal import say, table_lines
 from rotbench.cases import TURNS
 from rotbench.config import CompareConfig
 from rotbench.rates import SCORERS, grouped
 from rotbench.report_tests import COMPARISON_HEAD, comparison_rows
 from rotbench.robustness import model_tests
-from rotbench.terminal import say, table_lines
 
 __all__ = ["comparison", "run"]
 

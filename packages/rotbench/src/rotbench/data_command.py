@@ -12,14 +12,14 @@ from pathlib import Path
 
 from papercore.config import RunFlags
 from papercore.errors import ConfigError, DataError
-from papercore.files import read_json, write_json
+from papercore.files import read_json, replace_folder, write_json
+from papercore.terminal import say, shown, table_lines
 from rotbench.archives import collect
 from rotbench.cases import LEVELS, TURNS, Case
 from rotbench.config import DataConfig
 from rotbench.data import MANIFEST, SAMPLE, folder_of, installed_folder, load_cases
 from rotbench.defects import KINDS, defects, table
 from rotbench.released import COMMIT, SHA256, read_folder
-from rotbench.terminal import say, shown, table_lines
 
 ATTRIBUTION = f"""\
 RoTBench: the ten data files of GitHub Junjie-Ye/RoTBench, commit {COMMIT},
@@ -103,7 +103,7 @@ def install(
             {"commit": None if changed else COMMIT, "verified": not changed, "sha256": sums},
         )
         staging.chmod(0o755)
-        _swap(staging, target)
+        replace_folder(staging, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -113,21 +113,6 @@ def _check_schema(folder: Path) -> None:
         read_folder(folder)
     except DataError as error:
         raise DataError(str(error).replace(f"{folder}{os.sep}", "")) from None
-
-
-def _swap(staging: Path, target: Path) -> None:
-    """Puts a folder in the place of another, which goes only when the new one is there."""
-    if not target.exists():
-        staging.rename(target)
-        return
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    target.rename(old)
-    try:
-        staging.rename(target)
-    except OSError:
-        old.rename(target)
-        raise
-    shutil.rmtree(old)
 
 
 def _license() -> bytes:

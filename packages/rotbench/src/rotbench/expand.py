@@ -31,12 +31,12 @@ from papercore.log import progress
 from papercore.records import Record
 from papercore.report import conclude
 from papercore.runs import Run, check_folder
+from papercore.terminal import say, shown
 from rotbench.cases import Tool
 from rotbench.config import ExpandConfig
 from rotbench.environments import Environment, read_environments
 from rotbench.query_list import read_queries
 from rotbench.rouge import Pool
-from rotbench.terminal import say, shown
 from rotbench.training_report import EXPAND_PREFIX
 
 __all__ = ["State", "expand", "prompt_of", "requests_of", "run"]

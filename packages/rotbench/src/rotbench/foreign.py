@@ -21,12 +21,12 @@ from typing import NoReturn, TypeAlias, TypeVar, cast
 from pydantic import JsonValue
 
 from papercore.errors import ConfigError, DataError
+from papercore.terminal import shown
 from rotbench.cases import Call, Case, CaseKey, Half, Level, Schema, Tool
 from rotbench.changes import Changes, ToolChange
 from rotbench.config import NoiseRules
 from rotbench.noise import DEFAULT_RULES, added_schema, disturb
 from rotbench.released import MAX_NAME, MAX_PARAMETERS, MAX_TOOLS
-from rotbench.terminal import shown
 
 __all__ = ["Environment", "disturb_tools", "illegal_names", "read_environment", "rewritten"]
 

@@ -12,6 +12,7 @@ from typing import cast
 from papercore.config import RunFlags, plain
 from papercore.errors import ConfigError, DataError
 from papercore.files import read_json, write_atomic, write_json
+from papercore.terminal import say, shown, table_lines
 from rotbench.cases import HALVES, NOISY_LEVELS, Half, Level
 from rotbench.changes import Changes
 from rotbench.config import NoiseConfig
@@ -27,7 +28,6 @@ from rotbench.foreign import (
     with_golds,
 )
 from rotbench.noise import disturb
-from rotbench.terminal import say, shown, table_lines
 
 __all__ = ["ToolFile", "read_tool_file", "run"]
 

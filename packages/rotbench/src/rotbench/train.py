@@ -25,9 +25,9 @@ from papercore.config import RunFlags
 from papercore.records import Record, read_records
 from papercore.report import conclude
 from papercore.runs import Run, check_folder, read_identity
+from papercore.terminal import say, shown
 from rotbench.augment_command import paths_of
 from rotbench.config import TrainConfig
-from rotbench.terminal import say, shown
 from rotbench.training_report import TRAIN_PREFIX
 
 if TYPE_CHECKING:

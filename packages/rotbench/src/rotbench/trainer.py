@@ -6,14 +6,11 @@ result = tune(model, tokenizer, data, config, Path("runs/train"), run)
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
 
 import torch
-from peft import LoraConfig as PeftLoraConfig
+from peft import LoraConfig
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -30,17 +27,22 @@ from papercore.errors import ConfigError, ModelError
 from papercore.log import progress
 from papercore.models import load_model
 from papercore.runs import Run
-from rotbench.base_model import place_of, positions, quiet
+from papercore.trainers import (
+    BESIDE_WEIGHTS,
+    activation_checkpointing,
+    adapter_for,
+    last_checkpoint,
+    no_telemetry,
+    num_processes,
+    quiet,
+)
+from rotbench.base_model import place_of, positions
 from rotbench.config import TrainConfig
 from rotbench.training_set import TrainingSet
 
 __all__ = ["tune"]
 
 logger = logging.getLogger(__name__)
-
-_BESIDE_WEIGHTS = ("training_args.bin", "README.md")
-"""A pickle and an empty form, which are saved beside the weights and say nothing that the run
-folder does not say."""
 
 
 def tune(
@@ -65,6 +67,7 @@ def tune(
         ConfigError: The batch does not divide among the devices.
         ModelError: The base has none of the layers that get an adapter, or the loss is not finite.
     """
+    no_telemetry()
     arguments = _arguments(config, out, model)
     history = _History(run)
     with quiet():
@@ -77,7 +80,7 @@ def tune(
             callbacks=[history],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train(resume_from_checkpoint=_last_checkpoint(out / "checkpoints"))
+        trainer.train(resume_from_checkpoint=last_checkpoint(out / "checkpoints"))
         _save(trainer, tokenizer, config, out, dtype=str(model.dtype).removeprefix("torch."))
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     if run is not None:
@@ -136,7 +139,7 @@ class _History(TrainerCallback):
 
 
 def _arguments(config: TrainConfig, out: Path, model: PreTrainedModel) -> SFTConfig:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = num_processes()
     together = config.micro_batch * processes
     if config.batch % together:
         raise ConfigError(
@@ -154,7 +157,7 @@ def _arguments(config: TrainConfig, out: Path, model: PreTrainedModel) -> SFTCon
         warmup_steps=config.warmup,
         per_device_train_batch_size=config.micro_batch,
         gradient_accumulation_steps=config.batch // together,
-        **_checkpointing(wanted=config.gradient_checkpointing),
+        **activation_checkpointing(wanted=config.gradient_checkpointing),
         max_length=None,  # training_set has skipped or cut what is too long, and counted it
         dataset_kwargs={"skip_prepare_dataset": True},
         bf16=not on_cpu and half is torch.bfloat16,
@@ -174,43 +177,18 @@ def _arguments(config: TrainConfig, out: Path, model: PreTrainedModel) -> SFTCon
     )
 
 
-def _checkpointing(*, wanted: bool) -> dict[str, Any]:
-    """Gradient checkpointing; transformers 5.23 calls it activation checkpointing."""
-    known = {field.name for field in fields(SFTConfig)}
-    name = "activation" if "activation_checkpointing" in known else "gradient"
-    return {
-        f"{name}_checkpointing": wanted,
-        f"{name}_checkpointing_kwargs": {"use_reentrant": False},
-    }
-
-
-def _adapter(config: TrainConfig, model: PreTrainedModel) -> PeftLoraConfig | None:
+def _adapter(config: TrainConfig, model: PreTrainedModel) -> LoraConfig | None:
     if config.tune == "full":
         return None
-    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    missing = [target for target in config.lora.targets if target not in names]
-    if missing:
-        raise ModelError(
-            f"{config.base} has no layers {', '.join(missing)}: set --lora.targets to names of "
-            "its own"
-        )
-    return PeftLoraConfig(
-        r=config.lora.r,
-        lora_alpha=cast("int", config.lora.alpha),
-        lora_dropout=config.lora.dropout,
-        target_modules=list(config.lora.targets),
-        task_type="CAUSAL_LM",
+    lora = config.lora
+    return adapter_for(
+        model,
+        name=config.base,
+        r=lora.r,
+        alpha=lora.alpha,
+        targets=lora.targets,
+        dropout=lora.dropout,
     )
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """The checkpoint of the latest step that was written to its end."""
-    found = [
-        (int(path.name.removeprefix("checkpoint-")), path)
-        for path in folder.glob("checkpoint-*")
-        if (path / "trainer_state.json").is_file()  # written last
-    ]
-    return str(max(found)[1]) if found else None
 
 
 def _save(
@@ -227,7 +205,7 @@ def _save(
     trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
         return
-    for name in _BESIDE_WEIGHTS:
+    for name in BESIDE_WEIGHTS:
         (saved / name).unlink(missing_ok=True)
     if config.tune == "full" or not config.merged:
         return

@@ -12,9 +12,9 @@ Axes: N values of one process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from papercore.errors import ConfigError
+from papercore.rl.estimators import Reduce
 
 __all__ = [
-    "Reduce",
     "agree",
     "gather_floats",
     "gather_texts",
@@ -38,8 +38,6 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=nn.Module)
-Reduce: TypeAlias = Callable[[Tensor], Tensor]
-"""Sums a tensor over all processes."""
 
 
 def is_first(accelerator: Accelerator | None) -> bool:
