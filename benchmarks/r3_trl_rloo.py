@@ -1,24 +1,20 @@
 """One training step of r3, rollouts, reward and update together, against a step of TRL's RLOO.
 
-r3 trains by PPO with a critic; its `--algo rloo` is TRL's own trainer. So the two are not one
-algorithm but one amount of work: the same five start states with four rollouts each, the same
-number of generated tokens, the same reward of their text, one optimizer step of AdamW over
-micro-batches of the same size, and a KL penalty of the same weight in the reward. What each does in
-a step:
+r3 has no RLOO of its own: it trains by PPO with a critic, and its `--algo rloo` is TRL's trainer.
+So the two are not one algorithm but one amount of work: the same start states with four rollouts
+each, the same number of generated tokens, the same reward of their text, one optimizer step over
+micro-batches of the same size, and a KL penalty of the same weight, in the reward. In a step,
 
-- both: draw the rollouts, all of a step at once; log-probabilities of policy and reference without
-  a gradient; log-probabilities and entropies with one; clip the gradient, step;
-- PPO besides: values in both passes, GAE, whitening, the loss of the critic. The value head stands
-  on the policy's trunk, so that there is no further forward pass;
-- RLOO besides: a leave-one-out baseline in each group. Its ratio is one of whole rollouts.
+- both draw all rollouts at once; compute log-probabilities of policy and reference without a
+  gradient, then log-probabilities and entropies with one; clip it, and step by AdamW;
+- PPO computes values besides, in both passes of the policy, whose trunk the value head stands on;
+  GAE, whitening, the critic's loss;
+- RLOO computes a leave-one-out baseline of each group besides. Its ratio is one of whole rollouts.
 
-TRL runs as `r3 train --algo rloo` lets it: the same arguments, data set and tokenizer. Not in the
-time are building the trainer, the folder of its reference, checkpoints and logs; and on the side of
-r3 its records. Rollouts never end before their limit: the end token is one that the model cannot
-draw. Where they do, or where a prefix shortens them, r3 saves more: it drops rows that have ended.
-
-There are two Llamas: one whose output head is most of the work, as in small models with large
-vocabularies, and one whose trunk is.
+TRL runs as `r3 train --algo rloo` lets it: the same arguments, data set and tokenizer. Building the
+trainer, folders, checkpoints and logs are not in the time, nor are r3's records. Every rollout goes
+to its limit: the end token is one that the model cannot draw. One Llama has an output head that is
+most of the work, as in small models with large vocabularies, and the other a trunk that is.
 """
 
 from __future__ import annotations
@@ -37,10 +33,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
-from transformers import logging as transformers_logging
-from transformers.trainer_callback import TrainerControl, TrainerState
-from transformers.training_args import TrainingArguments
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback, TrainerControl
+from transformers.trainer_callback import PrinterCallback
+from transformers.utils import logging
 from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
@@ -59,12 +54,9 @@ from r3.train_step import Setup, TrainStep
 from r3.trl_arguments import arguments_of
 from r3.trl_rollouts import keyed, plan_starts
 
-QUESTION_TOK, RATIONALE_TOK, STATES = 100, 100, 5
-NEW_TOK, SAMPLES, MICRO_BATCH = 100, 4, 4
+QUESTION_TOK, RATIONALE_TOK, STATES = 50, 50, 5
+NEW_TOK, SAMPLES, MICRO_BATCH = 50, 4, 4
 OURS, PEER = "r3 PPO", "TRL RLOO"
-WARMUPS, READINGS = 1, 1
-SPECIAL = 2
-"""Tokens of the model that are no words: for unknown words, and for padding."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +71,7 @@ class Shape:
     def model(self) -> LlamaForCausalLM:
         """Always of the same weights."""
         heads = self.hidden // 32
-        size = {"hidden": self.hidden, "layers": self.layers, "heads": heads}
-        return tiny_llama(self.vocabulary, **size, max_positions=512)
+        return tiny_llama(self.vocabulary, hidden=self.hidden, layers=self.layers, heads=heads)
 
 
 SHAPES = (
@@ -104,21 +95,19 @@ class Ground:
     shape: Shape
     config: TrainConfig
     tokenizer: PreTrainedTokenizerFast
-    encoded: tuple[Encoded, ...]
+    encoded: Sequence[Encoded]
 
     def curriculum(self) -> Curriculum:
         """Each step draws every demonstration once, each at another depth."""
-        starts = [
-            Start(depth, RATIONALE_TOK * depth // STATES, depth, depth / STATES)
-            for depth in range(STATES)
-        ]
+        depths = range(STATES)
+        starts = [Start(at, RATIONALE_TOK * at // STATES, at, at / STATES) for at in depths]
         return curriculum_for(CurriculumConfig(), starts, seed=0, total_steps=1)
 
 
 def main(options: Options) -> int:
     """Measure both on each model, and check that they worked on the same."""
     no_telemetry()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     rows: list[Row] = []
     ratios: list[Ratio] = []
     notes: list[str] = []
@@ -127,19 +116,18 @@ def main(options: Options) -> int:
         rows += [peer, ours]
         ratios.append(ratio(f"{shape.name}: a step, {PEER} / {OURS}", peer, ours))
         notes.append(_speed(shape, tokens, peer, ours))
+    trl = metadata.version("trl")
     result = Result(
         "r3_trl_rloo",
-        f"one step of {STATES * SAMPLES} rollouts from {STATES} even start states, prompts of "
-        f"{QUESTION_TOK} to {QUESTION_TOK + RATIONALE_TOK * (STATES - 1) // STATES} tokens, "
-        f"{NEW_TOK} generated tokens each: rollouts, reward and update of r3 beside those of TRL",
+        f"rollouts, reward and update of one step beside those of TRL: {STATES * SAMPLES} rollouts "
+        f"of {NEW_TOK} tokens from {STATES} even start states, prompts of {QUESTION_TOK} to "
+        f"{QUESTION_TOK + RATIONALE_TOK * (STATES - 1) // STATES} tokens",
         tuple(rows),
         tuple(ratios),
         notes=(
             *notes,
-            "peak memory is beyond weights, reference and the optimizer's moments, of one step "
-            "that was begun with an empty heap",
-            f"trl {metadata.version('trl')}, which scores every position on a CPU and only "
-            "generated ones on a GPU",
+            "peak memory is beyond weights, references and the optimizers' moments",
+            f"trl {trl} scores all positions on a CPU; on a GPU only generated ones, as r3 does",
             load_note(),
         ),
     )
@@ -147,52 +135,43 @@ def main(options: Options) -> int:
 
 
 def _ground(shape: Shape, *, quick: bool) -> Ground:
-    words = [str(number) for number in range(shape.vocabulary - SPECIAL)]
-    tokenizer = word_tokenizer(words, special={"unk": "<unk>", "pad": "<pad>", "eos": "<eos>"})
+    words = [str(number) for number in range(shape.vocabulary - 2)]
+    tokenizer = word_tokenizer(words)  # which adds <unk>, <pad> and <eos>
     assert tokenizer.eos_token_id == shape.vocabulary, "the model cannot draw it"
     random = torch.Generator().manual_seed(0)
-
-    def tokens(count: int) -> tuple[int, ...]:
-        drawn: list[int] = torch.randint(len(words), (count,), generator=random).tolist()
-        return tuple(drawn)
-
-    encoded = tuple(
-        Encoded(Demo(f"demo_{index}", "", "", ""), tokens(QUESTION_TOK), tokens(RATIONALE_TOK), ())
-        for index in range(STATES)
-    )
+    size = (STATES, QUESTION_TOK + RATIONALE_TOK)
+    texts: list[list[int]] = torch.randint(len(words), size, generator=random).tolist()
+    demo = Demo("", "", "", "")
+    encoded = [Encoded(demo, (*ids[:QUESTION_TOK],), (*ids[QUESTION_TOK:],), ()) for ids in texts]
     config = TrainConfig(
         dtype="float32",
         ppo=PPOConfig(epochs=1),
         rollouts=STATES * SAMPLES,
         samples=SAMPLES,
-        generation_batch=STATES * SAMPLES,
         micro_batch=MICRO_BATCH,
         max_new_tokens=8 if quick else NEW_TOK,
     )
+    assert config.generation_batch >= config.rollouts, "all at once, as TRL does"
     return Ground(shape, config, tokenizer, encoded)
 
 
 def _compared(ground: Ground, options: Options) -> tuple[Row, Row, Tokens]:
     """The rows of both, with memory of a reading of its own, and what a step worked on."""
-    steps = WARMUPS + options.repetitions + READINGS
+    steps = 1 + options.repetitions + 1  # to warm up, and to read the memory
     with tempfile.TemporaryDirectory() as folder, quiet():
         ours, peer = Ours(ground), Peer(ground, Path(folder), steps=steps)
         with peer.training():
             ways = {PEER: peer.step, OURS: ours.step}
-            found = measure(ways, options, warmups=WARMUPS)
+            found = measure(ways, options)
             peaks = {label: _peak(way, options) for label, way in ways.items()}
     assert len(ours.seen) == len(peer.seen) == steps, "one count for each step"
     assert len({*ours.seen, *peer.seen}) == 1, "every step of both has the same tokens"
     before = ground.shape.model().lm_head.weight
-    after = (ours.model.lm_head.weight, peer.model.lm_head.weight)
-    assert not any(torch.equal(before, one) for one in after), "both have learnt"
-    peer_row, our_row = (
-        dataclasses.replace(
-            found[label], label=f"{ground.shape.name}, {label}", peak_bytes=peaks[label]
-        )
-        for label in (PEER, OURS)
-    )
-    return peer_row, our_row, ours.seen[0]
+    assert not any(torch.equal(before, one.model.lm_head.weight) for one in (ours, peer))
+    for label, row in found.items():
+        name = f"{ground.shape.name}, {label}"
+        found[label] = dataclasses.replace(row, label=name, peak_bytes=peaks[label])
+    return found[PEER], found[OURS], ours.seen[0]
 
 
 class Ours:
@@ -200,25 +179,22 @@ class Ours:
 
     def __init__(self, ground: Ground) -> None:
         self.model = ground.shape.model()
-        policy = build_policy(ground.config, self.model)
-        ends = frozenset({ground.shape.vocabulary})
-        setup = Setup(
-            *(policy, ground.tokenizer, ground.encoded, ground.curriculum(), _reward),
-            eos_ids=ends,
-        )
-        groups = policy.groups(lr=ground.config.learning_rate)
+        config = ground.config
+        policy = build_policy(config, self.model)
+        setup = Setup(policy, ground.tokenizer, ground.encoded, ground.curriculum(), _reward)
+        groups = policy.groups(lr=config.learning_rate, weight_decay=config.weight_decay)
         optimizer = torch.optim.AdamW(groups)
-        log = StepLog(None, None)
-        self._step = TrainStep(setup, ground.config, policy, optimizer, log, None)
-        self._beta = ground.config.ppo.beta
+        self._step = TrainStep(setup, config, policy, optimizer, StepLog(None, None), None)
+        self._beta = config.ppo.beta
         self.seen: list[Tokens] = []
 
     def step(self) -> None:
         """One of them."""
         done = self._step.run(len(self.seen) + 1, beta=self._beta, train_policy=True)
         assert done.stats.steps == 1, "the update was made"
-        prompt = sum(len(one.rollout.prompt) for one in done.judged)
-        self.seen.append(Tokens(prompt, int(done.worth.experience.mask_BG.sum())))
+        experience = done.worth.experience
+        prompt = sum(len(one.prompt) for one in experience.rollouts)
+        self.seen.append(Tokens(prompt, int(experience.mask_BG.sum())))
 
 
 class Peer(TrainerCallback):
@@ -242,66 +218,49 @@ class Peer(TrainerCallback):
         )
         self._trainer.remove_callback(PrinterCallback)
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
-        self._error: BaseException | None = None
         self._is_over = False
-        self._response = self._before = 0
+        self._response = self._total = 0
         self.seen: list[Tokens] = []
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Around the steps: begins, and ends what was begun."""
-        thread = threading.Thread(target=self._train, daemon=True)
-        thread.start()
-        self._await()
-        try:
-            yield
-        finally:
-            self._is_over = True
-            self._go.release()
-            thread.join()
+        """Around the steps."""
+        threading.Thread(target=self._train, daemon=True).start()
+        self._done.acquire()
+        yield
+        self._is_over = True
+        self._go.release()
+        self._done.acquire()
 
     def step(self) -> None:
         """One step, prompts fetched and weights changed."""
         self._go.release()
-        self._await()
-        all_tokens = self._trainer.state.num_input_tokens_seen
-        self.seen.append(Tokens(all_tokens - self._before - self._response, self._response))
-        self._before = all_tokens
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> None:
-        """Optimizer and loader are there: waits for the first call."""
-        self._pause(control)
+        self._done.acquire()
+        state = self._trainer.state
+        assert state.global_step == len(self.seen) + 1, "its thread has said what is wrong"
+        total = state.num_input_tokens_seen  # prompts and responses of all steps
+        self.seen.append(Tokens(total - self._total - self._response, self._response))
+        self._total = total
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        self, args: object, state: object, control: TrainerControl, **_: object
     ) -> None:
-        """The weights are changed: waits for the next call."""
-        self._pause(control)
-
-    def _pause(self, control: TrainerControl) -> None:
+        """Waits for the next call."""
         self._done.release()
         self._go.acquire()
-        if self._is_over:
-            control.should_training_stop = True
+        control.should_training_stop = self._is_over
+
+    on_train_begin = on_step_end
 
     def _train(self) -> None:
         try:
             self._trainer.train()
-        except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
-            self._error = error
         finally:
             self._done.release()
 
-    def _await(self) -> None:
-        self._done.acquire()
-        if self._error is not None:
-            raise self._error
-
     def _rewards(
         self, *, completions: Sequence[str], completion_ids: Sequence[Sequence[int]], **_: object
-    ) -> list[float]:
+    ) -> list[float | None]:
         self._response = sum(map(len, completion_ids))
         return [_worth(text) for text in completions]
 
@@ -321,21 +280,17 @@ def _peak(step: Callable[[], None], options: Options) -> int:
     gc.collect()
     if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # glibc
         libc.malloc_trim(0)
-    if not reset_peak_memory(options.device):
-        step()
-        return 0
+    counted = reset_peak_memory(options.device)
     before = peak_memory(options.device)
     step()
-    return max(0, peak_memory(options.device) - before)
+    return max(0, peak_memory(options.device) - before) if counted else 0
 
 
 def _speed(shape: Shape, tokens: Tokens, peer: Row, ours: Row) -> str:
     speeds = [tokens.response / statistics.median(row.seconds) for row in (peer, ours)]
-    memory = [row.peak_bytes / 2**20 for row in (peer, ours)]
     return (
         f"{shape.name}: {tokens.response} generated tokens after {tokens.prompt} of prompts a "
-        f"step in both; {speeds[0]:.0f} generated tokens/s {PEER}, {speeds[1]:.0f} {OURS}; peak "
-        f"memory {memory[0]:.0f} and {memory[1]:.0f} MiB"
+        f"step in both; {speeds[0]:.0f} generated tokens/s {PEER}, {speeds[1]:.0f} {OURS}"
     )
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from papercore.files import replace_folder
+from papercore.errors import DataError
+from papercore.files import replace_folder, writing
 
 
 def folder(path, content):
@@ -39,3 +40,9 @@ def test_the_old_one_stays_where_the_new_one_cannot_come(tmp_path, monkeypatch):
         replace_folder(new, target)
     assert (target / "file").read_text() == "old"
     assert sorted(tmp_path.iterdir()) == [new, target]
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+    said = r"a\.jsonl cannot be written \(No space.*--resume"
+    with pytest.raises(DataError, match=said), writing(tmp_path / "a.jsonl"):
+        raise OSError(28, "No space left on device")

@@ -52,6 +52,13 @@ def test_progress_is_a_line_now_and_then_without_a_terminal(capsys, monkeypatch)
     assert lines[4].startswith("streaming: 1 done")
 
 
+def test_progress_counts_what_an_earlier_session_did(capsys, monkeypatch):
+    monkeypatch.setattr(log, "PLAIN_INTERVAL_S", 0.0)
+    assert list(log.progress(range(20, 23), "reading", done=20)) == [20, 21, 22]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(",")[0] for line in lines] == [f"reading: {n}/23" for n in (20, 21, 22)]
+
+
 def test_progress_is_a_bar_on_a_terminal(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

@@ -7,12 +7,23 @@ import types
 
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 
+from papercore.config import Config, RunFlags
 from papercore.errors import ModelError
-from papercore.models import ModelRef, describe, load_model, parse_ref
+from papercore.models import (
+    ModelRef,
+    check_directory,
+    describe,
+    load_model,
+    parse_ref,
+    read_config,
+    read_tokenizer,
+)
+from papercore.runs import Run
 from papercore.testing import assert_close, tiny_model
 from papercore.testing.fixtures import model_cache, one_thread  # noqa: F401
 from papercore.tiny import TinySpec, byte_tokenizer, cached_model, tiny_llama
@@ -158,6 +169,121 @@ def test_references_for_generators_are_not_loaded():
 def test_a_hub_that_is_not_reachable_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     refused("hf download nobody/nothing", "nobody/nothing")
+
+
+def test_a_misspelt_directory_is_named_first(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for read in (read_config, read_tokenizer):
+        with pytest.raises(ModelError) as caught:
+            read("runs/r3x")
+        said = str(caught.value)
+        assert said.startswith(
+            "there is no directory 'runs/r3x' here, and the hub cannot be reached (the "
+        )
+        assert said.endswith(
+            "is not in its cache): check the name, run `hf download runs/r3x` where there is a "
+            "network, or give a local directory"
+        )
+        assert "://" not in said
+
+
+def from_the_hub(kind, status):
+    """What transformers raises over an error of the hub."""
+
+    def fails(*_, **__):
+        request = types.SimpleNamespace(url="https://huggingface.co/a/b", method="GET")
+        response = types.SimpleNamespace(headers={}, status_code=status, request=request)
+        try:
+            raise kind(f"{status} for https://huggingface.co/a/b", response=response)
+        except kind as error:
+            raise OSError(
+                "a/b does not appear to be had for url: https://huggingface.co/a/b.\n"
+                "Checkout 'https://huggingface.co/a/b' for more"
+            ) from error
+
+    return fails
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "reason"),
+    [
+        (
+            RepositoryNotFoundError,
+            404,
+            "^there is no directory 'a/b' here, and the hub has none of this name",
+        ),
+        (GatedRepoError, 403, "^a/b is private or gated: run `hf auth login`"),
+        (
+            HfHubHTTPError,
+            503,
+            r"^the config of 'a/b', .* \(a/b does not appear to be had\): .*`hf download a/b`",
+        ),
+    ],
+)
+def test_what_the_hub_refuses_is_said_without_addresses(monkeypatch, kind, status, reason):
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", from_the_hub(kind, status))
+    with pytest.raises(ModelError, match=reason) as caught:
+        read_config("a/b")
+    assert "://" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_long_texts_of_others_end_at_a_word(monkeypatch):
+    def fails(*_, **__):
+        raise ValueError("word " * 100)
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", fails)
+    with pytest.raises(ModelError, match=r"word \.\.\.\): check the name"):
+        read_config("a/b")
+
+
+# --- run folders
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run folder, with a config.json of its own."""
+    flags = RunFlags()
+    with Run.open(
+        tmp_path / "run", Config(), flags, package="papercore", version="1", verb="train"
+    ) as run:
+        return run.folder
+
+
+@pytest.mark.parametrize("read", [load_model, read_config, read_tokenizer])
+def test_a_run_folder_says_where_its_model_is(run_folder, read):
+    tiny_llama(259).config.save_pretrained(run_folder / "model")
+    with pytest.raises(ModelError) as caught:
+        read(str(run_folder))
+    assert str(caught.value) == f"{run_folder} is a run folder; its model is {run_folder}/model"
+
+
+def test_a_run_folder_without_a_model_is_refused(run_folder):
+    refused(r"is a run folder; it has no model/: give a saved model", run_folder)
+
+
+def test_a_directory_around_a_model_says_where_it_is(saved):
+    outer = saved[0].parent
+    refused(rf"{outer} has no config\.json of a model; {saved[0]} has one", outer)
+
+
+def test_a_model_beside_another_is_loaded(saved):
+    saved[1].save_pretrained(saved[0] / "model")
+    check_directory(str(saved[0]))
+    assert load_model(str(saved[0]))[0].num_parameters() == saved[1].num_parameters()
+
+
+def test_a_run_folder_is_refused_before_anything_heavy(run_folder):
+    (run_folder / "model").mkdir()
+    (run_folder / "model" / "config.json").write_text("{}")
+    code = (
+        "import sys; from papercore.errors import ModelError; "
+        "from papercore.models import load_model\n"
+        f"try: load_model({str(run_folder)!r})\n"
+        "except ModelError: sys.exit('torch' in sys.modules or 'transformers' in sys.modules)\n"
+        "sys.exit('was loaded')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_directory_without_a_model_is_refused(tmp_path):

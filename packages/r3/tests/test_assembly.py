@@ -61,6 +61,7 @@ def test_every_demonstration_is_judged_right_and_keeps_its_place(tmp_path):
         (maths("Q?\n\n### Response: It", "is 4.", "4"), "record of a mix file"),
         ({"question": "Q?"}, "missing field"),
         (maths("Q?", "def solution():\n    return 4", "4"), "rationale is a program"),
+        (maths("Q?", "So:\n\n\n \t def f(x):\n  return 4", "4"), "rationale is a program"),
     ],
 )
 def test_rows_that_cannot_be_learnt_from_are_counted_and_named(tmp_path, row, reason):
@@ -70,6 +71,59 @@ def test_rows_that_cannot_be_learnt_from_are_counted_and_named(tmp_path, row, re
     assert reasons(found) == {reason: 1}
     (shown,) = found.left.shown["train", reason]
     assert shown.startswith(f"{source}:2")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("piece", ["\n", " ", "\t", " \n", "\n def", "a", "1", "def a"])
+def test_hostile_rationales_take_no_time(tmp_path, piece):
+    rationale = f"So{piece * (99_000 // len(piece))}it is 4."
+    found = prepare([lines(tmp_path / "a.jsonl", maths("Q?", rationale, "4"))])
+    assert found.splits["train"][0].target == f"{rationale}\n#### 4"
+
+
+HEAD = "gold_label\tsentence1_parse\tsentence1\tsentence2\tpairID\tlabel1\tlabel2\trationale\n"
+
+
+def released(*rows):
+    """A table as SNLI and MultiNLI were released, but for the rationales."""
+    return HEAD + "".join(
+        f"{label}\t(ROOT )\t{first}\t{second}\t{place}\t{label}\t\tIt 'is so.\n"
+        for place, (label, first, second) in enumerate(rows)
+    )
+
+
+def test_the_tables_that_snli_was_released_as(tmp_path):
+    folder = tmp_path / "snli_1.0"
+    folder.mkdir()
+    (folder / "README.txt").write_text("Read me.\tOr not.")
+    for split in ("train", "dev", "test"):
+        rows = [
+            ("neutral", f'"Well, he said in {split}', 'He "spoke.'),
+            ("-", f"Who knows in {split}", "It is."),
+            ("entailment", f'A "dog in {split}', "It\tmoves."),
+            ("entailment", f'"A dog" runs in {split}', 'It moves."'),
+        ]
+        (folder / f"snli_1.0_{split}.txt").write_text(released(*rows))
+    found = prepare([str(folder)], task="snli", dev=0.05)
+    assert [(demo.gold, demo.question.split("\n")[0]) for demo in found.splits["test"]] == [
+        ("neutral", 'Premise: "Well, he said in test'),
+        ("entailment", 'Premise: "A dog" runs in test'),
+    ]
+    assert [origin["as"] for origin in found.origins] == ["dev", "test", "train"]
+    for split in ("train", "dev", "test"):
+        assert len(found.splits[split]) == 2
+        assert reasons(found, split) == {"no label": 1, "row cannot be read": 1}
+    assert found.splits["train"][0].target == "It 'is so.\n### neutral"
+
+
+def test_multinli_s_tables_are_tested_on_the_matched_part(tmp_path):
+    for name in ("train", "dev_matched", "dev_mismatched"):
+        path = tmp_path / f"multinli_1.0_{name}.txt"
+        path.write_text(released(("neutral", f'A "cat in {name}', "It sits.")))
+    found = prepare([str(tmp_path)], task="mnli")
+    (demo,) = found.splits["test"]
+    assert demo.question.startswith('Premise: A "cat in dev_matched\n')
+    assert any("dev_mismatched" in note for note in found.notes)
 
 
 def test_only_the_first_rows_of_a_reason_are_named(tmp_path):
@@ -152,7 +206,7 @@ def test_the_seed_chooses_and_the_share_only_adds(tmp_path):
     assert len(found.splits["train"]) + len(found.splits["dev"]) == 100
 
 
-@given(st.lists(st.sampled_from("abcdefgh"), max_size=12), st.sampled_from([0.0, 0.3, 0.9]))
+@given(st.lists(st.sampled_from("abcdefgh"), max_size=12), st.sampled_from([0.0, 0.3, 0.5]))
 def test_no_question_is_in_two_splits(tmp_path_factory, names, share):
     folder = tmp_path_factory.mktemp("any")
     rows = [maths(f"{name} ?", f"{place}: 4.", "4") for place, name in enumerate(names)]

@@ -158,16 +158,22 @@ def test_without_states_there_is_no_curriculum(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "length"), [("mixed", 15), ("staged", 15), ("vanilla", 3), ("random", 3)]
+    ("kind", "passes"), [("mixed", 1), ("staged", 1), ("vanilla", 5), ("random", 5)]
 )
-def test_length_of_a_pass(kind, length):
+def test_a_pass_over_the_mix_is_as_long_for_all(kind, passes):
     encoded = [with_steps(num) for num in (10, 4, 1)]
     config = CurriculumConfig(kind=kind)
     states = starts_for(config, encoded, CutConfig())
-    assert epoch_length(config, states) == length
+    assert epoch_length(CutConfig(), encoded) == 15
     curriculum = curriculum_for(config, states, seed=0, total_steps=10)
-    curriculum.draw(length)
-    assert curriculum.describe()["epoch"] == 1
+    curriculum.draw(15)
+    assert curriculum.describe()["epoch"] == passes
+
+
+def test_with_all_boundaries_a_pass_has_each_once():
+    encoded = [with_steps(num) for num in (10, 4, 1)]
+    cut = CutConfig(states="all")
+    assert epoch_length(cut, encoded) == len(starts_for(CurriculumConfig(), encoded, cut)) == 15
 
 
 def test_random_and_adaptive_have_all_boundaries():
@@ -403,7 +409,7 @@ def test_state_of_other_data_is_refused(kind):
     with pytest.raises(DataError, match="of other start states or settings"):
         made(kind, (10, 10)).restore(made(kind, (10, 10, 10)).state())
     with pytest.raises(DataError, match="of other start states or settings"):
-        made("staged", window=3).restore(made("staged", window=4).state())
+        made("staged", stage_steps=3).restore(made("staged", stage_steps=4).state())
 
 
 def damaged(state):

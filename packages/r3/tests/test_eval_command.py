@@ -1,12 +1,13 @@
 """`r3 eval` from prepared data to a report: backends, few-shot, samples, resume, comparison."""
 
 import json
+from shutil import copytree
 
 import pytest
 
 from papercore.config import RunFlags
-from papercore.errors import ConfigError, DataError
-from papercore.files import read_json
+from papercore.errors import ConfigError, DataError, ModelError
+from papercore.files import read_json, write_json
 from papercore.generate.hf import HFGenerator
 from papercore.models import load_model
 from papercore.records import read_records
@@ -177,6 +178,29 @@ def test_few_shot_shows_train_demonstrations_and_stops_at_the_next_question(conf
     assert (found["n"], found["method"]) == (6, "clustered")
     lines = (out / "tables" / "draws.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["draw", "0", "1", "2"]
+
+
+def test_few_shot_that_gets_nothing_right_does_not_know_that_it_never_will(
+    config, tmp_path, capsys
+):
+    with stub_endpoint(answering(set())) as stub:
+        settings = config(model=f"openai:m@{stub.url}", shots=2, draws=3)
+        assert run(settings, RunFlags(out=tmp_path / "out")) == 0
+    assert "accuracy   0.0 % [0.0, 39.0]" in capsys.readouterr().out.splitlines()
+    found = metrics(tmp_path / "out")["accuracy"]
+    assert (found["n"], found["method"]) == (6, "wilson")
+
+
+def test_a_run_folder_in_place_of_its_model_is_refused_at_once(
+    config, model, tmp_path, monkeypatch
+):
+    tuned = tmp_path / "sft"
+    write_json(tuned / "config.json", {"run_schema": 1})
+    copytree(model, tuned / "model")
+    monkeypatch.setattr("papercore.models.load_model", lambda *_, **__: pytest.fail("was loaded"))
+    with pytest.raises(ModelError, match=rf"{tuned} is a run folder; its model is {tuned}/model$"):
+        run(config(model=str(tuned)), RunFlags(out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_question_of_the_train_split_never_sees_its_own_solution(config, tmp_path):

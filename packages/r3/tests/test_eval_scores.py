@@ -42,6 +42,34 @@ def test_several_answers_per_question_are_drawn_by_question():
     assert accuracy(found).method == "clustered"
 
 
+@pytest.mark.parametrize(("said", "num_right"), [("1", 5), ("2", 0)])
+def test_an_interval_has_a_width_where_all_questions_agree(said, num_right):
+    found = [
+        one
+        for name in "abcde"
+        for draw in range(3)
+        for one in answers(said, said, question=name, draw=draw)
+    ]
+    expected = wilson(num_right, 5)  # over questions, not over their 30 answers
+    assert accuracy(found) == expected
+    assert majority_accuracy(found) == expected
+    assert [pass_at(found, k) for k in (1, 2)] == [expected, expected]
+
+
+def test_questions_that_are_all_solved_half_the_time_are_not_known_to_be():
+    found = [one for name in "abcde" for one in answers("1", "2", question=name)]
+    assert accuracy(found).value == 0.5
+    assert (accuracy(found).lo, accuracy(found).hi) == (wilson(2, 5).lo, wilson(3, 5).hi)
+    assert accuracy(found).n == 5
+    assert pass_at(found, 1) == accuracy(found)
+
+
+def test_questions_that_do_not_agree_are_drawn():
+    found = [*answers("1", "1", question="a"), *answers("2", "2", question="b")]
+    assert pass_at(found, 1) == bootstrap_mean([1, 0], groups=["a", "b"])
+    assert pass_at(found, 1).method == "clustered"
+
+
 def test_pass_at_k_by_hand():
     assert pass_at_k(4, 2, 1) == pytest.approx(0.5)
     assert pass_at_k(4, 2, 2) == pytest.approx(1 - 1 / 6)  # one pair of six has no right one

@@ -3,7 +3,11 @@
 All texts are our own, in the layouts of the releases.
 """
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from papercore.errors import ConfigError, DataError
 from r3.examples import BadRow, Example, Fields
@@ -177,6 +181,55 @@ def test_race_s_own_release_has_all_questions_of_an_article_in_one_file():
     })  # fmt: skip
     assert second.question == "A text.\n\nQuestion: Where?\nA) here\nB) there"
     assert first.group == second.group == "A text."
+
+
+CLOSING = "\nAnswer with entailment, neutral or contradiction."
+
+
+def reworded(instruction):
+    return one("snli", {"instruction": instruction, "output": "R ### yes"}).question
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"{FLAN}\nOPTIONS:\n- yes", f"{FLAN} \n\n  Option\n - yes\n-no\n\t- maybe"),
+        *(f"{FLAN}\n\n\noptions: \n-", f"{FLAN}\r\nOPTIONS:\r\n- yes\r\n- no"),
+    ],
+)
+def test_options_at_the_end_of_an_instruction_give_way(text):
+    assert reworded(text) == FLAN + CLOSING
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(FLAN, f"{FLAN}\nOPTIONS:", f"{FLAN}\n- yes\n- no", f"{FLAN} OPTIONS:\n- yes"),
+        *("OPTIONS:\n- yes", f"{LISTED}\nWhich?", f"{FLAN}\nOPTIONS: two\n- yes", "- a\n- b"),
+        f"{FLAN}\nOPTIONS:\n\n- yes",
+    ],
+)
+def test_what_is_no_list_of_options_at_the_end_stays(text):
+    assert reworded(text) == text + CLOSING
+
+
+@given(st.lists(st.sampled_from(["OPTIONS:", "option", "\n", "- a", "-", " ", "x", "\t"])))
+def test_options_are_those_that_one_pattern_would_find(pieces):
+    text = "Q" + "".join(pieces).rstrip()
+    pattern = re.compile(
+        r"\s*\n\s*OPTIONS?:?[ \t]*(?:\n[ \t]*-[^\n]*)+\s*\Z", re.IGNORECASE
+    )  # cubic in empty lines, so for short texts alone
+    assert reworded(text) == pattern.sub("", text) + CLOSING
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "piece",
+    ["\n", " ", "\t", " \n", "\nOPTIONS:", "\n-", "OPTIONS:\n- a\n", "\r\n", "- ", "1", "a"],
+)
+def test_hostile_instructions_take_no_time(piece):
+    text = f"Q{piece * (99_900 // len(piece))}x"
+    assert reworded(text) == text.replace("\r\n", "\n") + CLOSING
 
 
 def test_texts_to_join_by_and_to_split_by():

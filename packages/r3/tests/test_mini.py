@@ -64,15 +64,19 @@ def test_the_plan_is_that_of_the_spec():
     assert {arm: arm_settings(MiniConfig(), plan, arm).curriculum.kind for arm in ARMS} == {
         "r3": "mixed",
         "rl": "vanilla",
+        "free": "vanilla",
         "staged": "staged",
     }
 
 
-def test_arms_differ_from_the_preset_in_seed_and_curriculum_alone():
+def test_arms_differ_from_the_preset_in_seed_and_curriculum_and_one_in_the_kl_weight():
     config = MiniConfig(seed=3)
     kept = TRAIN["tiny"].model_dump(exclude=set(MODE))
     for arm in ARMS:
         settings = arm_settings(config, Plan(), arm)
+        if arm == "free":
+            assert settings.ppo.beta == 0.01
+            settings = settings.model_copy(update={"ppo": TRAIN["tiny"].ppo})
         assert settings.model_dump(exclude=set(MODE)) == kept
         assert settings.seed == 3
         assert (settings.rollouts, settings.max_steps, settings.save_steps) == (256, 60, 20)
@@ -115,7 +119,7 @@ def test_arms_have_equal_rollouts_and_different_starts(finished):
         assert sum(num for *_, num, _ in data["rollouts"]) == 16 * LOOKS[-1]
         depths[arm] = {depth for _, depth, *_ in data["rollouts"]}
     assert depths["r3"] == {0, 1, 2, 3, 4}
-    assert depths["rl"] == {0}
+    assert depths["rl"] == depths["free"] == {0}
     first = [row[1] for row in records[arm_id("staged")].data["rollouts"] if row[0] == 1]
     assert first == [4], "the first stage is the one next to the answer"
 
@@ -149,12 +153,12 @@ def test_a_baseline_that_generates_less_says_why(tmp_path):
     config = MiniConfig(quick=True)
     flags = RunFlags(out=tmp_path)
     with Run.open(tmp_path, config, flags, package="r3", version="1", verb="mini") as run:
-        for arm, tokens in zip(ARMS, (100, 160, 99), strict=True):
+        for arm, tokens in zip(ARMS, (100, 160, 161, 99), strict=True):
             data = {"arm": arm, "tokens": tokens, "updates": 1}
             run.append(mini.Record(id=arm_id(arm), data=data))
         mini._describe_budgets_(run, config)
         budgets = {arm: by_id(run.records())[f"budget/{arm}"].data for arm in ARMS}
-    assert [("because" in budgets[arm]) for arm in ARMS] == [False, False, True]
+    assert [("because" in budgets[arm]) for arm in ARMS] == [False, False, False, True]
 
 
 def test_each_arm_is_a_run_folder_that_the_other_verbs_read(finished):

@@ -37,16 +37,18 @@ def arm(name, tokens, rollouts=()):
     return Record(id=arm_id(name), data=data)
 
 
-def full(r3=(4, 3, 4, 3), rl=(0, 1, 0, 0), tokens=(60, 100)):
+def full(r3=(4, 3, 4, 3), rl=(0, 1, 0, 0), free=(1, 0, 0, 1), tokens=(60, 100)):
     """Records of a run in which R3 does so well and plain RL so badly."""
     rows = [{"depth": depth, "right": 50, "num": 100, "expected": 0.51} for depth in range(10)]
     return [
         look(TUNED, 0, [0, 0, 0, 0], [0, 0, 0, 0]),
         look("r3", 60, [int(n > 2) for n in r3], list(r3)),
         look("rl", 60, [0, 0, 0, 0], list(rl)),
+        look("free", 60, [0, 0, 0, 0], list(free)),
         look("staged", 60, [1, 1, 1, 1], [4, 4, 4, 4]),
         arm("r3", tokens[0], [(step, step % 5, 2, 1) for step in range(1, 61)]),
         arm("rl", tokens[1], [(step, 0, 2, 0) for step in range(1, 61)]),
+        arm("free", tokens[1]),
         arm("staged", tokens[0]),
         Record(id=DEPTHS, data={"step_right": 0.8, "depths": rows}),
         Record(
@@ -149,6 +151,11 @@ def test_an_arm_that_is_plain_rl_misses_every_effect():
     assert {status for kind, status in found.values() if kind == "effect"} == {"missed"}
 
 
+def test_plain_rl_must_starve_at_both_kl_weights():
+    assert statuses(full(free=(3, 2, 2, 2)))["plain-rl-starves"] == ("effect", "missed")
+    assert statuses(full(rl=(3, 2, 2, 2)))["plain-rl-starves"] == ("effect", "missed")
+
+
 def test_figures_and_tables(tmp_path):
     names = [figure.name for figure in mini_report.figures(full(), tmp_path)]
     assert names == ["solved_sampled", "solved_greedy", "shortcuts", "depths", "tabular"]
@@ -158,7 +165,8 @@ def test_figures_and_tables(tmp_path):
     assert "plain RL,60.0,0.0625," in "\n".join(curves)
     (table,) = mini_report.tables(full())
     assert [tuple(row[:2]) for row in table.rows] == [
-        *[("tuned model", 0), ("R3", 60), ("plain RL", 60), ("staged RL", 60)]
+        *[("tuned model", 0), ("R3", 60), ("plain RL", 60)],
+        *[("plain RL, beta 0.01", 60), ("staged RL", 60)],
     ]
     assert all(len(row) == len(table.header) for row in table.rows)
     assert table.rows[1][2:5] == [1.0, 1.0, 14 / 16]

@@ -58,6 +58,39 @@ READ = [
     ("`18`", 18),
     ("(18)", 18),
     (r"\(18\)", 18),
+    ("18k", 18_000),
+    ("$18.5K per year", 18_500),
+    ("18k/year", 18_000),
+    ("18 k", 18),  # apart it is a unit
+    ("18 m", 18),
+    ("18 km", 18),
+    ("18 meters", 18),
+    ("18cm", 18),
+    ("18mm", 18),
+    ("18Kč", 18),
+    ("5million", 5_000_000),
+    ("5-million", 5_000_000),
+    (r"5\text{ million}", 5_000_000),
+    ("about 18", 18),
+    ("Approximately $1,234.50.", Fraction(2469, 2)),
+    ("around 18 eggs", 18),
+    ("roughly -18", -18),
+    ("about $5 million", 5_000_000),
+    ("~18", 18),
+    ("≈ 18", 18),
+    ("= 18", 18),
+    ("x=18", 18),
+    ("x = -18", -18),
+    ("$x = 18$", 18),
+    ("x ≈ 18", 18),
+    ("x = about 18", 18),
+    ("18 = 9*2", 18),
+    ("18 = 9 * 3", 18),  # the number is what is stated; nothing is worked out again
+    ("18 eggs = $9 + $9.", 18),
+    ("18 = (20 - 2) / 1", 18),
+    ("18 = 1,000 − 982.0", 18),
+    (r"x = 18 = 9 \times 2", 18),
+    ("18 = 9 x -2", 18),
 ]
 
 
@@ -73,8 +106,29 @@ NOT_READ = [
     "$",
     ".",
     "eggs",
-    "about 18",
-    "x = 18",
+    "18m",  # million or metres
+    "18M",
+    "$18b",
+    "$18bn",
+    "18t",
+    "18m/s",
+    "18k2",
+    "18k-20k",
+    "about",
+    "x =",
+    "about 5 or 6",
+    "not about 18",
+    "x = 18 or x = 19",
+    "xy = 18",
+    "==18",
+    "18 = 19",  # a second number
+    "18 = 9*2 = 18",
+    "18 = 9*2, 19",
+    "18 = 9*y",
+    "18 = 9**2",
+    "18 =",
+    "18 = +",
+    "9*2 = 18",
     "1,2",
     "1,2345",
     "12,34,567",
@@ -170,3 +224,17 @@ def test_hostile_texts_are_left_at_once(piece):
     for text in (piece * 100_000, "1" + piece * (MAX_LENGTH // len(piece)) + "!"):
         value = parse_number(text)
         assert value is None or len(text) <= MAX_LENGTH, "longer ones are not read"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", ["9+", "$9+", " 9 -", "-$9-", "(9)*", "%+9", "x9", "9,999+"])
+def test_hostile_sums_behind_a_number_are_left_at_once(piece):
+    text = f"18 = {piece * 100}"[:190]
+    assert parse_number(f"{text}!") is None
+    assert parse_number(f"18 = {piece * 100_000}") is None
+
+
+@given(st.integers(0, 10**6), st.text(alphabet="0123456789+-*/() =xk.,$", max_size=40))
+def test_what_stands_behind_never_changes_a_number(value, behind):
+    found = parse_number(f"{value} = {behind}")
+    assert found is None or found == value

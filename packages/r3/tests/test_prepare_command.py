@@ -15,7 +15,9 @@ from r3 import prepare_command
 from r3.config import CutConfig, PrepareConfig, PromptConfig
 from r3.data import MANIFEST, read_prepared
 from r3.demos import Demo
+from r3.hub import HubPart
 from r3.prepare_report import cutting_of, load_tokenizer
+from r3.rows import Row
 from r3.testing import gsm8k_rows, write_gsm8k
 
 
@@ -45,7 +47,9 @@ def test_files_become_a_folder(prepare, files):
     assert found.edited == ()
     assert found.prompt == PromptConfig()
     assert any(line.split() == ["train", str(sizes["train"]), "questions"] for line in said)
-    assert "licence of the released set: MIT" in said
+    assert f"source: {train}, {test} (your own files, in the format of GSM8K)" in said
+    assert "licence: not known to us (your own files)" in said
+    assert not any("Cobbe" in line or "MIT" in line for line in said)
     assert f"hash of the data: {found.digest}" in said
     assert any("P-CoT" in line for line in said)
 
@@ -84,7 +88,98 @@ def test_the_manifest_says_where_the_data_are_from(prepare, files):
         ("train", "GSM8K", 30),
         ("test", "GSM8K", 8),
     ]
-    assert found.meta["licence"] == "MIT"
+    named = f"{train}, {test} (your own files, in the format of GSM8K)"
+    assert found.meta["source"] == named
+    assert found.meta["licence"] == "not known to us (your own files)"
+
+
+def stand_in_for_the_hub(monkeypatch, rows):
+    """Lets every data set of the hub have these rows to train on."""
+
+    def parts(ref):
+        some = [Row(f"{ref.id}[{number}]", row) for number, row in enumerate(rows, 1)]
+        return [HubPart("train", len(some), "f", lambda: iter(some))]
+
+    monkeypatch.setattr("r3.sources.hub_parts", parts)
+
+
+RELEASED = "Cobbe et al. 2021; hub openai/gsm8k, part main"
+OWN = "not known to us (your own files)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "source", "licence"),
+    [
+        ({}, RELEASED, "MIT"),
+        ({"source": ("openai/gsm8k:main",)}, RELEASED, "MIT"),
+        ({"source": ("me/mine@v1#train",)}, "hub me/mine", "on the page of me/mine"),
+        (
+            {"source": ("openai/gsm8k", "me/mine"), "test": ("own.jsonl",)},
+            f"{RELEASED}; hub me/mine; own.jsonl (your own files, in the format of GSM8K)",
+            f"MIT (the released set); on the page of me/mine; {OWN}",
+        ),
+        ({"source": ("plain.jsonl",)}, "plain.jsonl (your own files)", OWN),
+        (
+            {"source": ("plain.jsonl",), "test": ("own.jsonl",)},
+            "plain.jsonl, own.jsonl (your own files, in the format of GSM8K)",
+            OWN,
+        ),
+        ({"test": ("own.jsonl",)}, "own.jsonl (your own files, in the format of GSM8K)", OWN),
+    ],
+)
+def test_only_the_released_set_has_a_licence_that_is_known(
+    prepare, tmp_path, monkeypatch, settings, source, licence
+):
+    monkeypatch.chdir(tmp_path)
+    stand_in_for_the_hub(monkeypatch, gsm8k_rows(5, seed=2))
+    write_gsm8k(tmp_path / "own.jsonl", 5, seed=1)
+    plain = {"question": "Two and two?", "rationale": "It is 4.", "answer": "4"}
+    (tmp_path / "plain.jsonl").write_text(json.dumps(plain) + "\n")
+    said, found = prepare(**settings)
+    assert found.meta["source"] == source
+    assert found.meta["licence"] == licence
+    assert f"source: {source}" in said
+    assert f"licence: {licence}" in said
+
+
+def test_a_copy_of_a_released_set_cannot_be_told_from_others(prepare, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(7):
+        write_gsm8k(tmp_path / "a" / f"{number}.jsonl", 2, seed=number)
+    files = tuple(f"a/{number}.jsonl" for number in range(7))
+    _, found = prepare(source=files)
+    assert found.meta["source"] == (
+        f"{', '.join(files[:5])} and 2 more (your own files, in the format of GSM8K)"
+    )
+    _, found = prepare(flags={"overwrite": True}, source=("a",))
+    assert found.meta["source"] == "a (your own files, in the format of GSM8K)"
+
+
+def test_names_of_files_cannot_steer_the_terminal(prepare, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_gsm8k(tmp_path / "a\x1b[2J.jsonl", 2, seed=0)
+    said, _ = prepare(source=("a\x1b[2J.jsonl",))
+    assert r"source: a\x1b[2J.jsonl (your own files, in the format of GSM8K)" in said
+
+
+NO_DEV = (
+    "no dev questions: --dev 0.001 held out none beside 30 training questions; "
+    "`r3 train` will keep the last weights"
+)
+
+
+def test_a_share_that_holds_out_nothing_is_noted(prepare, files):
+    said, found = prepare(source=(str(files[0]),), test=(str(files[1]),), dev=0.001)
+    assert found.splits["dev"] == ()
+    assert f"note: {NO_DEV}" in said
+    assert NO_DEV in found.meta["notes"]
+
+
+@pytest.mark.parametrize("changes", [{"dev": 0.2}, {"dev": 0.0}, {"source": ()}])
+def test_there_is_no_such_note_otherwise(prepare, files, changes):
+    settings = {"source": (str(files[0]),), "test": (str(files[1]),), "dev": 0.001} | changes
+    said, _ = prepare(**settings)
+    assert not any("no dev questions" in line for line in said)
 
 
 def test_the_same_twice_is_the_same_bytes(prepare, files, tmp_path):

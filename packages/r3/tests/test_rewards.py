@@ -127,7 +127,7 @@ def test_interrupt_is_not_swallowed(module):
     ("body", "message"),
     [
         ("import no_such_module\n", "cannot be imported: ModuleNotFoundError: No module named"),
-        ("x = 1\n", "cannot be imported: AttributeError: module 'own_rewards' has no attribute"),
+        ("x = 1\n", "own_rewards has no mine"),
         ("1 / 0\n", "cannot be imported: ZeroDivisionError"),
         ("mine = 3\n", "is a int, not a function"),
     ],
@@ -150,7 +150,28 @@ def test_partial_reward_beside_a_function_is_refused(module):
         reward_for("gsm8k", RewardConfig(function=function, partial=0.1))
 
 
+def test_a_reward_beyond_the_clip_is_cut_to_it(module):
+    module("def mine(text, demo):\n    return float(text)\n")
+    config = RewardConfig(function="own_rewards:mine", clip=2.0)
+    rewards = [reward_for("gsm8k", config).score(text, DEMO).reward for text in ("1e30", "-9", "1")]
+    assert rewards == [2.0, -2.0, 1.0]
+
+
+def test_a_module_in_the_working_directory_is_found(tmp_path, monkeypatch):
+    (tmp_path / "rewards_of_here.py").write_text("def mine(text, demo):\n    return 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    reward = reward_for("gsm8k", RewardConfig(function="rewards_of_here:mine"))
+    assert reward.score("", DEMO).reward == 1.0
+
+
+def test_a_function_that_wants_to_end_the_program_fails_for_that_rollout(module):
+    module("def mine(text, demo):\n    raise SystemExit(0)\n")
+    outcome = reward_for("gsm8k", RewardConfig(function="own_rewards:mine")).score("", DEMO)
+    assert outcome.error == "SystemExit: 0"
+
+
 def test_attribute_may_be_inside_a_class(module):
-    module("class Rewards:\n    @staticmethod\n    def mine(text, demo):\n        return 7\n")
+    module("class Rewards:\n    @staticmethod\n    def mine(text, demo):\n        return 3\n")
     reward = reward_for("gsm8k", RewardConfig(function="own_rewards:Rewards.mine"))
-    assert reward.score("", DEMO).reward == 7.0
+    assert reward.score("", DEMO).reward == 3.0

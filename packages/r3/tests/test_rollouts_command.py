@@ -76,6 +76,59 @@ def test_filters_choose(folder, capsys):
     assert sum(line.startswith("step") for line in said) == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "chosen_by"),
+    [
+        ({"only": "wrong"}, "--only wrong"),
+        ({"text": "five"}, "--text"),
+        ({"only": "truncated", "text": "and"}, "--only truncated and --text"),
+    ],
+)
+def test_what_was_chosen_by_its_outcome_has_no_success(
+    folder, tmp_path, capsys, settings, chosen_by
+):
+    page = tmp_path / "page.html"
+    run(RolloutsConfig(run=folder, html=page, **settings), RunFlags())
+    said = lines(capsys)
+    assert said[1].split() == ["depth", "given", "rollouts", "tokens", "KL"]
+    assert said[2].split() == ["2", "50", "%", said[0].split()[0], "7.0", "0.25"]
+    assert said[3] == f"without success and outcomes, since {chosen_by} chose by them"
+    text = page.read_text()
+    assert "Success by depth" not in text
+    assert '<th scope="col">right' not in text
+    assert "Chosen rollouts by depth" in text
+
+
+def test_success_is_shown_where_steps_and_depth_choose(folder, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    run(RolloutsConfig(run=folder, html=page, steps=(1, 2), depth=0), RunFlags())
+    said = lines(capsys)
+    assert "100.0 % [20.7, 100.0]" in said[2]
+    assert not any("without success" in line for line in said)
+    assert "Success by depth" in page.read_text()
+    assert '<th scope="col">right' in page.read_text()
+
+
+def test_the_limit_is_of_the_terminal_and_not_of_the_page(folder, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    run(RolloutsConfig(run=folder, html=page, limit=1), RunFlags())
+    said = lines(capsys)
+    assert sum(line.startswith("step") for line in said) == 1
+    assert said[-2:] == [
+        "shown: 1, evenly taken; --limit shows more",
+        f"page with all 4: {page}",
+    ]
+
+
+def test_the_page_has_its_own_limit(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("r3.rollouts_command.MAX_ON_PAGE", 2)
+    page = tmp_path / "page.html"
+    run(RolloutsConfig(run=folder, html=page, limit=3), RunFlags())
+    said = lines(capsys)
+    assert sum(line.startswith("step") for line in said) == 3
+    assert said[-1] == f"page with 2, evenly taken: {page}"
+
+
 def test_the_limit_is_said(folder, capsys):
     run(RolloutsConfig(run=folder, limit=2), RunFlags())
     said = lines(capsys)

@@ -13,7 +13,7 @@ from pyarrow import parquet
 
 from papercore.errors import DataError
 from r3 import rows
-from r3.rows import kind_of, read_rows
+from r3.rows import is_table, kind_of, read_rows
 
 ROWS = [{"question": "Ä?", "answer": "1,5"}, {"question": 'say "x"\nnow', "answer": "2"}]
 
@@ -39,7 +39,6 @@ WRITTEN = {
     "h.json": json.dumps({"version": "1", "data": ROWS}),
     "i.csv": CSV,
     "j.csv": f"\ufeff{CSV}\n\n",
-    "k.tsv": 'question\tanswer\nÄ?\t1,5\n"say ""x""\nnow"\t2\n',
     "l.csv": 'question;answer\nÄ?;1,5\n"say ""x""\nnow";2\n',
     "m.json": f"\ufeff \n{json.dumps(ROWS)}\n",
 }
@@ -140,6 +139,93 @@ def test_a_quote_that_is_never_closed_does_not_take_the_file_along(tmp_path):
     assert sum(row.problem is None for row in found) > 10_000
 
 
+def test_every_line_that_a_quote_took_along_is_counted(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n1,2\n"open,2\n3,4\n5,6\nx,"quoted"\n7,8\n')
+    found = list(read_rows(path, shown="x"))
+    assert [(row.where, row.problem is None) for row in found] == [
+        *(("x:2", True), ("x:3", False), ("x:4", False), ("x:5", False), ("x:6", False)),
+        ("x:7", True),
+    ]
+    assert found[1].problem.endswith("a quote that it opens took the lines up to 6 along")
+    assert {row.problem for row in found[2:5]} == {"was taken along by a quote opened in line 3"}
+
+
+@pytest.mark.parametrize("end", ["", "x,y\n" * 20, "x,y\n" * 100_000, '8,9",0\n'])
+def test_no_line_behind_an_open_quote_vanishes(tmp_path, end):
+    path = tmp_path / "a.csv"
+    content = f'a,b\n1,2\n3,"open\n5,6\n{end}'
+    path.write_text(content)
+    found = list(read_rows(path, shown="x"))
+    assert [row.where for row in found] == [f"x:{n}" for n in range(2, content.count("\n") + 1)]
+    assert found[1].problem
+
+
+TABS = """\
+gold_label\tsentence1_parse\tsentence1\tsentence2\tpairID\tlabel1\tlabel2
+neutral\t(ROOT (X ))\t"Well, he said.\tHe spoke" up.\t1n\tneutral\t
+-\t(ROOT (X ))\tA "dog" runs.\t"It moves.\t2e\tentailment\tneutral
+entailment\t(ROOT (X ))\tA cut row
+entailment\t(ROOT (X ))\tA tab\ttoo\tmany\t3e\tentailment\t
+
+contradiction\t(ROOT (X ))\tIt's {\t[a\t4c\tcontradiction\t
+"""
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.txt", "a.csv", "a.txt.gz", "b.tsv"])
+def test_in_a_table_of_tabs_a_quote_is_a_letter(tmp_path, name):
+    path = tmp_path / name
+    content = (TABS.replace("\n", "\r\n") if name == "b.tsv" else TABS).encode()
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    found = list(read_rows(path, shown="x"))
+    assert [row.where for row in found] == ["x:2", "x:3", "x:4", "x:5", "x:7"]
+    good = [row.fields for row in found if row.problem is None]
+    assert [(row["sentence1"], row["sentence2"], row["gold_label"]) for row in good] == [
+        ('"Well, he said.', 'He spoke" up.', "neutral"),
+        ('A "dog" runs.', '"It moves.', "-"),
+        ("It's {", "[a", "contradiction"),
+    ]
+    assert good[0]["label2"] == ""
+    assert [row.problem for row in found if row.problem] == [
+        "has 3 cells, but there are 7 columns",
+        "has 8 cells, but there are 7 columns",
+    ]
+
+
+def test_a_cell_of_tabs_may_be_long_and_a_row_too_long(tmp_path, monkeypatch):
+    path = tmp_path / "a.tsv"
+    path.write_text(f"a\tb\n1\t{'x' * 200_000}\n")
+    assert len(read(path)[0]["b"]) == 200_000
+    monkeypatch.setattr(rows, "MAX_ROW_CHARS", 50)
+    path.write_text(f"a\tb\n1\t{'x' * 120}\n3\t4\n")
+    bad, good = read_rows(path, shown="x")
+    assert (bad.where, good.where, good.fields) == ("x:2", "x:3", {"a": "3", "b": "4"})
+    assert "characters" in bad.problem
+    path.write_text("a\t" * 100)
+    with pytest.raises(DataError, match="should name the columns"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "table"),
+    [
+        ("a.txt", "a\tb\n1\t2\n", True),
+        ("a.txt", '{"a":\t1}', False),
+        ("a.txt", '\t{"a": 1}', False),
+        ("a.txt", "[\t]", False),
+        ("a.txt", "", False),
+        ("a.txt", "a b\n1\t2\n", False),
+        ("a.csv", "a,b", True),
+        ("a.tsv.gz", "", True),
+        ("a.jsonl", "a\tb", False),
+    ],
+)
+def test_which_files_are_tables(tmp_path, name, content, table):
+    path = tmp_path / name
+    path.write_text(content)
+    assert is_table(path) is table
+
+
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
@@ -154,6 +240,7 @@ def test_a_quote_that_is_never_closed_does_not_take_the_file_along(tmp_path):
         ("a.json", "[" * 100_000, "not JSON"),
         ("a.csv", "", "first line should name"),
         ("a.csv", "a,b,a\n", "column 'a' more than once"),
+        ("a.txt", "a\tb\ta\n", "column 'a' more than once"),
         ("a.csv", '"a"b,c\n', "quotes of its first line"),
         ("a.jsonl", "{\0}", "UTF-8"),
         ("a.jsonl.gz", "no gzip", "gzip|read"),
@@ -225,7 +312,8 @@ def test_any_list_of_objects_is_read(tmp_path_factory, found, plain):
 
 
 @given(
-    st.binary(max_size=200), st.sampled_from([".json", ".jsonl", ".csv", ".jsonl.gz", ".parquet"])
+    st.binary(max_size=200) | st.text('ab\t\n\r",{', max_size=60).map(str.encode),
+    st.sampled_from([".json", ".jsonl", ".csv", ".tsv", ".txt", ".jsonl.gz", ".parquet"]),
 )
 def test_any_bytes_are_rows_or_one_error(tmp_path_factory, content, suffix):
     path = tmp_path_factory.mktemp("any") / f"a{suffix}"

@@ -89,7 +89,7 @@ def test_it_leaves_a_whole_run_folder(config, tmp_path, capsys):
     parts = {"generate", "verify", "score", "reference", "update", "dev", "checkpoint"}
     assert parts <= phases.keys()
     said = capsys.readouterr().out
-    assert "16 demonstrations, 64 start states; 0 others leave no room" in said
+    assert "16 demonstrations, 64 start states; 0 more were left out" in said
     assert "saved: " in said
     assert "report: " in said
 
@@ -221,7 +221,7 @@ def test_without_dev_questions_the_last_weights_are_kept_and_it_is_said(config, 
     data = write_toy(tmp_path / "toy", dev=0)[1]
     with caplog.at_level(logging.WARNING):
         run(config(data=data), RunFlags(out=tmp_path / "run"))
-    assert "keep: last: there are no dev questions to choose by" in caplog.text
+    assert "keep: last, because there are no dev questions to choose by" in caplog.text
     notes = json.loads((tmp_path / "run" / "env.json").read_text())["notes"]
     assert notes["keep"].startswith("last")
     assert result_of(tmp_path / "run")["kept"] == 3

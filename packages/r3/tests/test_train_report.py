@@ -174,7 +174,11 @@ def test_lines_for_the_terminal(records):
     assert lines[1].startswith("right in the last steps: 66.7 % [")
     assert "50.0 % [15.0, 85.0] from the bare question" in lines[1]
     assert lines[2].startswith("25.0 % [10.2, 49.5] of rollouts have no reward")
-    assert lines[3] == "dev questions: 70.0 % [39.7, 89.2] (10.0 % [1.8, 40.4] before)"
+    assert lines[3] == (
+        "dev questions: before training 10.0 % [1.8, 40.4], kept 70.0 % [39.7, 89.2], "
+        "last step 60.0 % [31.3, 83.2]"
+    )
+    assert lines[4].startswith("there are only 10 dev questions")
 
 
 def test_rare_success_is_an_alarm():

@@ -25,6 +25,14 @@ NUMBERS = [
     ("####", None),
     ("#### soon\n#### 18", "18"),  # what nobody can read is passed over
     ("##### 18", None),
+    ("#### about 18", "18"),
+    ("#### x=18", "18"),
+    ("#### 18 = 9*2", "18"),
+    ("#### 18 = 19", None),
+    ("The answer is approximately $18.", "18"),
+    ("#### 18k", "18000"),
+    ("#### 18m", None),
+    ("#### about 17\n#### 18", None),
     ("### 18", None),  # a heading, not the marker
     (r"so \boxed{18}", "18"),
     (r"so $\boxed{\frac{3}{4}}$.", "0.75"),
@@ -124,6 +132,32 @@ LABELS = [
     ("### proved", None),
     ("entailment", None),
     ("#### entailment", None),
+    ("### yes", "entailment"),
+    ("### No.", "contradiction"),
+    ("### it is neutral", "neutral"),
+    ("### It's an ENTAILMENT!", "entailment"),
+    ("### Neutral (1)", "neutral"),
+    ("### [0] **entailment**", "entailment"),
+    ("### Yes, entailment", "entailment"),
+    ("### It’s not possible to tell.", "neutral"),
+    ("The answer is yes.", "entailment"),
+    ("### yes\n### it is an entailment", "entailment"),
+    ("### 1", None),  # counted from where?
+    ("### 0 1", None),
+    ("### Neutral (2)", None),
+    ("### no, it is neutral", None),
+    ("### yes or no", None),
+    ("### yes\n### no", None),
+    ("### entailment/neutral", None),
+    ("### not-entailment", None),
+    ("### it is not neutral", None),
+    ("### this is not true", None),
+    ("### it is not (entailment)", None),
+    ("### no entailment", None),
+    ("### neither yes nor no", None),
+    ("### entailment, because a dog is an animal", None),
+    ("### ()", None),
+    ("### it is", None),
 ]
 
 
@@ -139,6 +173,26 @@ def test_labels_of_a_board_game():
     assert verifier.verify("The dog wins.\n#### Disproved", "disproved").correct
     assert not verifier.verify("The dog wins.\n#### proved", "disproved").correct
     assert verifier.verify("#### entailment", "proved").parsed is None
+    assert verifier.verify("#### yes", "proved").correct
+    assert not verifier.verify("#### not provable", "disproved").correct
+
+
+@pytest.mark.parametrize("task", sorted(name for name, task in TASKS.items() if task.aliases))
+def test_every_word_of_the_data_means_its_label_and_no_other(task):
+    verifier, found = verifier_for(task), TASKS[task]
+    for word, meant in found.aliases.items():
+        parsed = verifier.verify(f"{found.marker} {word.capitalize()}.", meant).parsed
+        assert parsed == (None if word.isdigit() else meant)
+        for label in set(found.labels) - {meant}:
+            assert verifier.verify(f"{found.marker} {word}, {label}", label).parsed is None
+            assert verifier.verify(f"{found.marker} {label} ({word})", label).parsed is None
+
+
+def test_labels_of_one_s_own_have_no_other_names():
+    verifier = make_verifier("label", labels=("a", "not-b"))
+    assert verifier.verify("#### Not-B", "not-b").correct
+    assert not verifier.verify("#### b", "a").correct
+    assert verifier.verify("#### yes", "a").parsed is None
 
 
 @pytest.mark.parametrize("task", sorted(TASKS))
@@ -181,7 +235,7 @@ def test_unknown_task_is_refused():
     [
         ("gsm8k", "1,234", "many"),
         ("race-high", "C", "E"),
-        ("mnli", "neutral", "maybe"),
+        ("mnli", "neutral", "perhaps"),
         ("world", "55", ""),
     ],
 )
@@ -235,6 +289,10 @@ def test_stated_number_is_found_behind_any_rationale(value, rationale):
         "the ",
         "1",
         "{",
+        "### it is ",
+        "### (0",
+        "#### x = ",
+        "#### 18 = $9+",
     ],
 )
 def test_hostile_texts_take_no_time(piece):
@@ -242,5 +300,5 @@ def test_hostile_texts_take_no_time(piece):
     for task in ("gsm8k", "race-high", "mnli", "world"):
         verifier = verifier_for(task)
         gold = next(one for one in ("18", "A", "neutral") if verifier.check_gold(one))
-        verifier.verify(text, gold)
+        assert not verifier.verify(text, gold).correct
         verifier.states_answer(text)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from papercore.errors import DataError
 from r3.dump import Dumped, append_dump
-from r3.viewer import Choice, EvenSample, collect, write_page
+from r3.viewer import Choice, EvenSample, collect, evenly, write_page
 
 NASTY = (
     "<script>window.hacked = 1</script>",
@@ -213,6 +213,14 @@ def test_a_sample_is_even_and_in_order(num, limit):
     gaps = [b - a for a, b in zip(steps, [*steps[1:], num], strict=True)]
     assert steps[0] == 0
     assert all(gap <= 4 * max(1, num / limit) for gap in gaps)
+
+
+@pytest.mark.parametrize(
+    ("limit", "steps"),
+    [(9, [0, 1, 2, 3, 4, 5]), (6, [0, 1, 2, 3, 4, 5]), (4, [0, 1, 3, 4]), (1, [0])],
+)
+def test_rows_are_taken_evenly(limit, steps):
+    assert [row.step for row in evenly([dumped(step) for step in range(6)], limit)] == steps
 
 
 def test_more_than_the_page_holds_are_thinned_and_said(tmp_path):

@@ -56,7 +56,9 @@ class Estimate:
     """How the interval was made; `exact` means that there is no sampling error."""
 
     def text(self) -> str:
-        """The number as a reader sees it, for instance `0.81 [0.75, 0.86], n=200`."""
+        """The number as a reader sees it, for instance `0.81 [0.75, 0.86], n=200` or `1,920`."""
+        if self.method == "exact" and self.n == 1:
+            return f"{self.value:,.0f}" if self.value.is_integer() else f"{self.value:.3g}"
         interval = "" if self.method == "exact" else f" [{self.lo:.3g}, {self.hi:.3g}]"
         return f"{self.value:.3g}{interval}, n={self.n}"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from papercore.errors import DataError
 
-__all__ = ["cache_dir", "read_json", "replace_folder", "write_atomic", "write_json"]
+__all__ = ["cache_dir", "read_json", "replace_folder", "write_atomic", "write_json", "writing"]
 
 
 def cache_dir() -> Path:
@@ -19,6 +20,21 @@ def cache_dir() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "papercore"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says which file could not be written, and why, such as a disk without room.
+
+    Raises:
+        DataError: The system refused to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written ({error.strerror}): make room, then go on with --resume"
+        ) from None
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

@@ -33,7 +33,9 @@ def setup(*, debug: bool = False) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def progress(items: Iterable[T], description: str, *, total: int | None = None) -> Iterator[T]:
+def progress(
+    items: Iterable[T], description: str, *, total: int | None = None, done: int = 0
+) -> Iterator[T]:
     """Hand on `items` while showing on stderr how far it is.
 
     On a terminal this is a bar with the time left, else a plain line every few seconds, so that a
@@ -43,12 +45,14 @@ def progress(items: Iterable[T], description: str, *, total: int | None = None) 
         items: What to go through.
         description: What is being done, in one or two words.
         total: How many there are, if `items` has no length.
+        done: How many were done before, by a session that this one goes on with; shown as done,
+            and part of `total`.
     """
     if total is None and isinstance(items, Sized):
-        total = len(items)
+        total = done + len(items)
     if sys.stderr.isatty():
-        return _bar(items, description, total)
-    return _lines(items, description, total)
+        return _bar(items, description, total, done)
+    return _lines(items, description, total, done)
 
 
 class _Stderr(logging.Handler):
@@ -61,27 +65,30 @@ class _Stderr(logging.Handler):
             self.handleError(record)
 
 
-def _bar(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+def _bar(items: Iterable[T], description: str, total: int | None, done: int) -> Iterator[T]:
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    yield from track(items, description, total=total, console=console, transient=True)
+    yield from track(
+        items, description, total=total, completed=done, console=console, transient=True
+    )
 
 
-def _lines(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
+def _lines(items: Iterable[T], description: str, total: int | None, before: int) -> Iterator[T]:
     start = shown = time.monotonic()
-    for done, item in enumerate(items):
+    for count, item in enumerate(items):
         now = time.monotonic()
         if now - shown >= PLAIN_INTERVAL_S:
-            sys.stderr.write(_line(description, done, total, now - start) + "\n")
+            sys.stderr.write(_line(description, before, count, total, now - start) + "\n")
             sys.stderr.flush()
             shown = now
         yield item
 
 
-def _line(description: str, done: int, total: int | None, elapsed_s: float) -> str:
+def _line(description: str, before: int, count: int, total: int | None, elapsed_s: float) -> str:
+    done = before + count
     if total is None:
         return f"{description}: {done} done, {elapsed_s:.0f} s"
-    left = f", {elapsed_s / done * (total - done):.0f} s left" if done else ""
+    left = f", {elapsed_s / count * (total - done):.0f} s left" if count else ""
     return f"{description}: {done}/{total}, {elapsed_s:.0f} s{left}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from papercore.config import merge
 from papercore.errors import ModelError
 from papercore.refs import ModelRef, directory, id_or_directory, parse_ref
+from papercore.runs import is_run_folder
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
 
     from papercore.tiny import TinySpec
 
-__all__ = ["ModelRef", "describe", "load_model", "parse_ref", "read_config", "read_tokenizer"]
+__all__ = [
+    "ModelRef",
+    "check_directory",
+    "describe",
+    "load_model",
+    "parse_ref",
+    "read_config",
+    "read_tokenizer",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +68,10 @@ def load_model(
     Raises:
         ModelError: One line that says what is missing or wrong and what to do about it.
     """
-    from papercore.device import EVERY_GPU, choose_device, choose_dtype
-
     parsed = parse_ref(ref)
     place = _locate(parsed)
+    from papercore.device import EVERY_GPU, choose_device, choose_dtype
+
     config = _with_overrides(read_config(place), config_overrides or {})
     wanted = "float32" if (parsed.kind, dtype) == ("tiny", "auto") else dtype
     chosen_device = choose_device(device)
@@ -99,12 +109,33 @@ def describe(model: PreTrainedModel) -> dict[str, str]:
     }
 
 
+def check_directory(place: str) -> None:
+    """Refuses a directory that holds a model one level down, as a run folder does, or none.
+
+    Ask before something heavy is imported or loaded. What is no directory passes.
+
+    Raises:
+        ModelError: It is a run folder, or the model is in its `model/`.
+    """
+    found = directory(place)
+    if found is None:
+        return
+    inside = found / "model"
+    holds_one = (inside / "config.json").is_file()
+    if is_run_folder(found):
+        told = f"its model is {inside}" if holds_one else "it has no model/: give a saved model"
+        raise ModelError(f"{found} is a run folder; {told}")
+    if holds_one and not (found / "config.json").is_file():
+        raise ModelError(f"{found} has no config.json of a model; {inside} has one")
+
+
 def _locate(ref: ModelRef) -> str:
     """Directory or hub id that transformers can read."""
     if ref.kind in ("vllm", "openai"):
         raise ModelError(f"{ref} can generate but not be loaded: give a hub id or a directory")
     if ref.kind == "tiny":
         return str(_tiny_directory(ref.name))
+    check_directory(ref.name)
     found = directory(ref.name)
     if found is None:
         return ref.name
@@ -136,6 +167,7 @@ def read_config(place: str) -> PreTrainedConfig:
     Raises:
         ModelError: It cannot be read.
     """
+    check_directory(place)
     from transformers import AutoConfig
 
     try:
@@ -166,6 +198,7 @@ def read_tokenizer(place: str) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: It cannot be read.
     """
+    check_directory(place)
     from transformers import AutoTokenizer
 
     try:
@@ -303,17 +336,50 @@ def _read_errors() -> tuple[type[Exception], ...]:
 
 def _unreadable(what: str, place: str, error: Exception) -> ModelError:
     """One line for the many ways in which transformers fails to read something."""
-    reason = _one_line(error)
     if Path(place).is_dir():
-        return ModelError(f"{what} of {place} cannot be read: {reason}")
-    if "gated" in str(error).lower() or "401" in str(error):
+        return ModelError(f"{what} of {place} cannot be read: {_one_line(error)}")
+    from huggingface_hub import errors
+
+    said = str(error).replace(place, "")
+    if "gated" in said.lower() or "401" in said or _came_from(error, errors.GatedRepoError):
         return ModelError(
             f"{place} is private or gated: run `hf auth login` first, or give a directory"
         )
+    missing = f"there is no directory {place!r} here, and the hub"
+    if _came_from(error, errors.RepositoryNotFoundError):
+        return ModelError(
+            f"{missing} has none of this name, or a private one: check the name, run `hf auth "
+            "login` if it is private, or give a local directory"
+        )
+    unreached = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)
+    if _came_from(error, *unreached):
+        return ModelError(
+            f"{missing} cannot be reached ({what} is not in its cache): check the name, run "
+            f"`hf download {place}` where there is a network, or give a local directory"
+        )
     return ModelError(
-        f"{what} of {place!r} cannot be had ({reason}): check the name, run `hf download {place}` "
-        "where there is a network, or give a local directory"
+        f"{what} of {place!r}, a name on the hub and no directory here, cannot be had "
+        f"({_first_sentence(error)}): check the name, run `hf download {place}` where there is a "
+        "network, or give a local directory"
     )
+
+
+def _came_from(error: BaseException, *kinds: type[Exception]) -> bool:
+    """Whether an error, or one that it was raised over, is of some kind."""
+    over: BaseException | None = error
+    while over is not None:
+        if isinstance(over, kinds):
+            return True
+        over = over.__cause__ or over.__context__
+    return False
+
+
+def _first_sentence(error: Exception) -> str:
+    """Of a text of transformers, which goes on with advice; without addresses."""
+    first = re.split(r"(?<=[.!?])\s|\n", str(error).strip(), maxsplit=1)[0]
+    plain = re.sub(r"(\b(for url:?|at|on|to)\s+)?['\"(<]*https?://\S*", "", first)
+    text = " ".join(plain.split()).rstrip(" .:,") or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:200].rpartition(' ')[0]} ..."
 
 
 def _one_line(error: Exception) -> str:

@@ -25,6 +25,7 @@ from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from papercore.config import Config, one_line
 from papercore.errors import DataError
+from papercore.files import writing
 
 __all__ = [
     "Record",
@@ -87,14 +88,16 @@ class RecordWriter:
         """Write one JSON object.
 
         Raises:
-            DataError: It cannot be written as JSON.
+            DataError: It cannot be written as JSON, or not at all.
         """
-        self._file.write(encode(line).encode() + b"\n")
-        self._file.flush()
-        self._unsynced += 1
-        waited = time.monotonic() - self._synced_at
-        if self._unsynced >= self._batch or waited >= self._interval_s:
-            self.sync()
+        content = encode(line).encode() + b"\n"
+        with writing(self._path):
+            self._file.write(content)
+            self._file.flush()
+            self._unsynced += 1
+            waited = time.monotonic() - self._synced_at
+            if self._unsynced >= self._batch or waited >= self._interval_s:
+                self.sync()
 
     def sync(self) -> None:
         """Force what was written onto the disk."""
@@ -105,8 +108,9 @@ class RecordWriter:
     def close(self) -> None:
         """Sync and close; a second call does nothing."""
         if not self._file.closed:
-            self.sync()
-            self._file.close()
+            with writing(self._path):
+                self.sync()
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -106,8 +106,10 @@ def open_asker(config: EvalConfig, flags: RunFlags, prompt: PromptConfig) -> Ask
 
 
 def _local(config: EvalConfig, flags: RunFlags, prompt: PromptConfig) -> Asker:
+    from papercore.models import check_directory, describe, load_model
+
+    check_directory(config.model)
     from papercore.generate.hf import HFGenerator
-    from papercore.models import describe, load_model
     from papercore.trainers import quiet
 
     with quiet():

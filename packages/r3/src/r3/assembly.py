@@ -30,8 +30,9 @@ from r3.verifiers import Verifier, verifier_for
 __all__ = ["Assembled", "assemble"]
 
 _MAX_ID = 120
-_PROGRAM = re.compile(r"^\s*def \w{1,60}\(", re.MULTILINE)
-"""The beginning of a program, as the paper's P-CoT data have it."""
+_PROGRAM = re.compile(r"^[^\S\n]*def \w{1,60}\(", re.MULTILINE)
+"""The beginning of a program, as the paper's P-CoT data have it. Each line is looked at once: a
+pattern that went on over empty lines would take a time quadratic in their number."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ def assemble(config: PrepareConfig) -> Assembled:
         raise DataError(f"{_named(parts)}: nothing is left: {reader.left.why()}")
     if not splits["test"]:
         notes.append("there is no test set: give one with --test")
+    if not splits["train"] and (config.source or not config.test):
+        raise DataError(
+            f"{_named(parts)}: nothing to train on: {reader.left.why('train')}. {task.note} To ask "
+            "test questions only, give --test alone"
+        )
     if not splits["train"]:
         notes.append(f"NOTHING TO TRAIN ON: {reader.left.why('train')}. {task.note}")
     return Assembled(splits, reader.left, tuple(reader.origins), tuple(notes))

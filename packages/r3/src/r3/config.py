@@ -9,7 +9,7 @@ Sources: `paper` is 2402.05808; most of its constants are known second hand, fro
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 import tyro
 from pydantic import Field, model_validator
@@ -34,6 +34,10 @@ Algo: TypeAlias = Literal["ppo", "grpo", "rloo"]
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive: TypeAlias = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative: TypeAlias = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+WINDOW: Final = 256
+"""Rollouts over which the success of a stage is averaged, where nothing else is said."""
 
 
 class PromptConfig(Config):
@@ -98,8 +102,8 @@ class CurriculumConfig(Config):
     threshold: Share | None = None
     """For `staged`: go on as soon as this share of a stage's latest rollouts succeeds. For
     `adaptive`: mean success of a demonstration from which its prefix is shortened; None is 0.5."""
-    window: int = Field(default=256, ge=1)
-    """For `staged`: over how many rollouts success is averaged."""
+    window: int = Field(default=WINDOW, ge=1)
+    """For `staged` with a threshold: over how many rollouts success is averaged."""
 
     @model_validator(mode="after")
     def _fits(self) -> CurriculumConfig:
@@ -111,6 +115,8 @@ class CurriculumConfig(Config):
         for name, kinds in used.items():
             if getattr(self, name) not in ((), None) and self.kind not in kinds:
                 raise ValueError(f"{name} is for kind={' or '.join(kinds)}, not {self.kind}")
+        if self.window != WINDOW and (self.kind != "staged" or self.threshold is None):
+            raise ValueError("window is for kind=staged with a threshold")
         if self.weights and not any(self.weights):
             raise ValueError("weights: at least one depth must have one above 0")
         return self
@@ -126,7 +132,12 @@ class RewardConfig(Config):
     """A rollout without an end: judged as it is, as official code does; no reward; no reward and
     the critic's value in place of what was cut off; or left out of the update."""
     function: str | None = None
-    """`module:function` of your own: (text, demo) -> reward. It is imported and run."""
+    """`module:function` of your own, in place of all that: `(text, demo) -> float`. The text is
+    the whole rationale, prefix and generation; `demo` has `question`, `target`, `gold` and `id`. It
+    is imported from the working directory or an installed module, and run; a rollout for which it
+    raises is left out."""
+    clip: Positive = 5.0
+    """Largest absolute reward. Source: official `R3_others`."""
 
 
 class PPOConfig(Config):
@@ -163,8 +174,8 @@ class PPOConfig(Config):
     grad_clip: Positive = 1.0
     """Largest norm of the gradient."""
     is_cap: Positive | None = None
-    """With another engine's rollouts: weigh tokens by the ratio of our probability to the engine's,
-    at most this. None: no weights. Not in the paper."""
+    """Weigh tokens by the ratio of the policy's probability to that of the engine that generated
+    them (vLLM, or ours in less digits), at most this. None: no weights. Not in the paper."""
 
     @model_validator(mode="after")
     def _adapts_something(self) -> PPOConfig:
@@ -291,7 +302,9 @@ class TrainConfig(StageConfig):
     max_new_tokens: int = Field(default=512, ge=1)
     """Tokens of a rollout at most; `max_length` limits prompt and rollout together."""
     epochs: Positive = 50.0
-    """Passes over all start states. Source: paper (notes), 50 for maths, 5 for other tasks."""
+    """Passes over the mix of all start states: M draws of each demonstration, whatever the
+    curriculum, so that all of them get as many rollouts. Source: paper (notes), 50 for maths, 5 for
+    other tasks."""
     max_steps: int | None = Field(default=None, ge=1)
     """Steps instead of epochs."""
     learning_rate: Positive = 3e-7

@@ -78,11 +78,12 @@ def starts_for(config: CurriculumConfig, encoded: Sequence[Encoded], cut: CutCon
     return found
 
 
-def epoch_length(config: CurriculumConfig, states: Sequence[Start]) -> int:
-    """Draws of one pass: every share of every demonstration once, or every demonstration once."""
-    if config.kind in {"mixed", "staged"}:
-        return sum(one.weight for one in states)
-    return len({one.demo for one in states})
+def epoch_length(cut: CutConfig, encoded: Sequence[Encoded]) -> int:
+    """Draws of one pass: M of each demonstration, or one of each boundary if `cut.states=all`.
+
+    It is the same for all curricula, so that arms of as many epochs get as many rollouts.
+    """
+    return sum(one.weight for one in starts(encoded, cut))
 
 
 def curriculum_for(

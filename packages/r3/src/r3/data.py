@@ -97,7 +97,7 @@ class Prepared:
 _REMEDIES: Mapping[SplitName, str] = {
     "train": "prepare data that have rationales",
     "sft": "prepare data that have rationales",
-    "dev": "prepare with --dev above 0",
+    "dev": "prepare with --dev above 0, and larger where questions are few",
     "test": "prepare with --test, the file to test on",
 }
 

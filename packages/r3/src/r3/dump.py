@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 
 from papercore.config import Config, one_line
 from papercore.errors import DataError
+from papercore.files import writing
 from papercore.records import decode, encode
 
 __all__ = [
@@ -99,6 +100,7 @@ class DumpWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._file = path.open("ab+")
         end = _whole_lines(path)
         torn = self._file.tell() - end
@@ -116,19 +118,24 @@ class DumpWriter:
 
         Returns:
             The offset after them.
+
+        Raises:
+            DataError: They cannot be written.
         """
         lines = []
         for row in rows:
             assert row.step == step, "a row of another step"
             lines.append(encode(row.model_dump()).encode() + b"\n")
-        self._file.write(b"".join(lines))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self._path):
+            self._file.write(b"".join(lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
         return self.offset
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
-        self._file.close()
+        with writing(self._path):
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from papercore.errors import PaperError
 from papercore.generate.spend import estimate as spend
@@ -18,7 +19,7 @@ from r3.config import (
     StageConfig,
     TrainConfig,
 )
-from r3.data import Prepared, read_prepared
+from r3.data import Prepared, SplitName, read_prepared
 from r3.demos import Demo
 from r3.presets import RANDOM_MODEL, TINY_MODEL
 from r3.prompting import render
@@ -29,6 +30,7 @@ __all__ = ["evaluate", "prepare", "rollouts", "sft", "train"]
 CHARS_PER_TOK = 4
 """Of English text. Source: our own rule of thumb."""
 
+_SPLITS: Final[tuple[SplitName, ...]] = ("train", "dev", "test")
 _WORLD = Shape(2, 64, 256, 4, 4, 16, 102, 64, tied=False)
 KNOWN: Mapping[str, Shape] = {
     TINY_MODEL: _WORLD,
@@ -65,15 +67,24 @@ def train(config: TrainConfig) -> dict[str, str]:
     found, prepared = _data(config.data)
     if prepared is not None:
         demos = prepared.split("train")[: config.limit]
-        states = _num_states(config, len(demos))
-        steps = config.max_steps or math.ceil(
-            config.epochs * states * config.samples / config.rollouts
-        )
-        longest = min(config.max_new_tokens, config.max_length)
-        found["start states"] = f"{states:,} of {len(demos):,} demonstrations"
-        found["steps"] = f"{steps:,} of {config.rollouts} rollouts"
-        found["generated"] = f"at most {steps * config.rollouts * longest:,} tokens"
+        found["demonstrations"] = f"{len(demos):,}"
+        found |= _training_steps(config, len(demos))
     return {**found, **_training_memory(config)}
+
+
+def _training_steps(config: TrainConfig, num_demos: int) -> dict[str, str]:
+    """Steps and tokens; a pass has as many draws as demonstrations have start states together."""
+    states = config.cut.states
+    if config.max_steps is None and states == "all":
+        return {"steps": "unknown before the demonstrations are cut: set --max-steps"}
+    steps = config.max_steps or 0
+    if states != "all" and not steps:
+        steps = math.ceil(config.epochs * num_demos * states * config.samples / config.rollouts)
+    longest = min(config.max_new_tokens, config.max_length)
+    return {
+        "steps": f"{steps:,} of {config.rollouts} rollouts",
+        "generated": f"at most {steps * config.rollouts * longest:,} tokens",
+    }
 
 
 def evaluate(config: EvalConfig) -> dict[str, str]:
@@ -108,15 +119,8 @@ def _data(folder: Path) -> tuple[dict[str, str], Prepared | None]:
         prepared = read_prepared(folder)
     except PaperError as error:
         return {"data": str(error)}, None
-    counts = ", ".join(f"{len(prepared.split(name)):,} {name}" for name in ("train", "dev", "test"))
+    counts = ", ".join(f"{len(prepared.splits.get(name, ())):,} {name}" for name in _SPLITS)
     return {"data": f"{prepared.task}: {counts}"}, prepared
-
-
-def _num_states(config: TrainConfig, num_demos: int) -> int:
-    """Start states of one pass: M of each demonstration, or the bare question alone."""
-    if config.curriculum.kind == "vanilla" or config.cut.states == "all":
-        return num_demos  # every boundary: unknown before the demonstrations are cut, at least one
-    return num_demos * config.cut.states
 
 
 def _training_memory(config: TrainConfig) -> dict[str, str]:

@@ -150,7 +150,8 @@ def _samples_figure(answers: Sequence[Answer], setup: Setup, into: Path) -> Figu
     frame = Frame(
         "pass_at_k",
         "Questions solved by one of k answers",
-        "Unbiased estimate from all answers to a question. Bands: 95 %, whole questions drawn.",
+        "Unbiased estimate from all answers to a question. Bands: 95 %, whole questions drawn; "
+        "Wilson's where all questions agree.",
         x="k",
         y="share of questions",
         log_x=True,

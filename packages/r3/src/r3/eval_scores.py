@@ -4,14 +4,16 @@
     pass_at_k(8, 3, 2)                # chance that one of 2 out of 8 answers is among the 3 right
 
 Answers to one question belong together: with several per question, by draws or samples, intervals
-are made by drawing whole questions. Failed answers count nowhere; the caller leaves them out.
+are made by drawing whole questions. Where every question has the same mean, such as none right at
+all, that would have no width, which says more than the answers do: the interval is then Wilson's
+over the questions. Failed answers count nowhere; the caller leaves them out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import comb
+from math import ceil, comb, floor
 
 from papercore.claims import Estimate
 from papercore.stats import bootstrap_mean, wilson
@@ -37,11 +39,7 @@ def accuracy(answers: Sequence[Answer]) -> Estimate:
 
 def share(answers: Sequence[Answer], holds: Callable[[Answer], bool]) -> Estimate:
     """Share of answers of which something holds: a Wilson interval, or whole questions drawn."""
-    found = [holds(one) for one in answers]
-    questions = [one.question for one in answers]
-    if len(set(questions)) == len(questions):
-        return wilson(sum(found), len(found))
-    return bootstrap_mean([float(one) for one in found], groups=questions)
+    return _share([holds(one) for one in answers], [one.question for one in answers])
 
 
 def mean_length(answers: Sequence[Answer]) -> Estimate:
@@ -64,7 +62,7 @@ def pass_at(answers: Sequence[Answer], k: int) -> Estimate:
     """Mean of `pass_at_k` over questions and draws that have `k` answers."""
     groups = [group for group in _asked(answers).values() if len(group) >= k]
     values = [pass_at_k(len(group), sum(one.correct for one in group), k) for group in groups]
-    return bootstrap_mean(values, groups=[group[0].question for group in groups])
+    return _by_question(values, [group[0].question for group in groups])
 
 
 def majority(answers: Sequence[Answer]) -> bool:
@@ -83,11 +81,7 @@ def majority(answers: Sequence[Answer]) -> bool:
 def majority_accuracy(answers: Sequence[Answer]) -> Estimate:
     """Share of questions whose majority is right, over all draws."""
     groups = list(_asked(answers).values())
-    found = [majority(group) for group in groups]
-    questions = [group[0].question for group in groups]
-    if len(set(questions)) == len(questions):
-        return wilson(sum(found), len(found))
-    return bootstrap_mean([float(one) for one in found], groups=questions)
+    return _share([majority(group) for group in groups], [group[0].question for group in groups])
 
 
 def by_question(answers: Iterable[Answer]) -> dict[str, float]:
@@ -102,6 +96,30 @@ def powers(most: int) -> tuple[int, ...]:
     """1, 2, 4 and so on, and `most` itself."""
     found = [2**n for n in range(most.bit_length()) if 2**n < most]
     return (*found, most)
+
+
+def _share(found: Sequence[bool], questions: Sequence[str]) -> Estimate:
+    """Wilson's interval where every question is there once."""
+    if len(set(questions)) == len(questions):
+        return wilson(sum(found), len(found))
+    return _by_question([float(one) for one in found], questions)
+
+
+def _by_question(values: Sequence[float], questions: Sequence[str]) -> Estimate:
+    """Mean of values from 0 to 1, whole questions drawn; Wilson's interval where all agree.
+
+    A mean that all share need not be a whole number of questions: the bounds are then of the next
+    ones below and above.
+    """
+    groups: dict[str, list[float]] = {}
+    for value, question in zip(values, questions, strict=True):
+        groups.setdefault(question, []).append(value)
+    means = {sum(group) / len(group) for group in groups.values()}
+    if len(means) != 1:
+        return bootstrap_mean(values, groups=questions)
+    mean, num = means.pop(), len(groups)
+    low, high = wilson(floor(mean * num), num), wilson(ceil(mean * num), num)
+    return Estimate(mean, low.lo, high.hi, num, low.method)
 
 
 def _asked(answers: Iterable[Answer]) -> Mapping[tuple[int, str], list[Answer]]:

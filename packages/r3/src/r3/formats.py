@@ -37,8 +37,8 @@ MIX_MARK = "### Response:"
 
 COT = "CoT-Collection"
 
-_LISTED = re.compile(r"\s*\n\s*OPTIONS?:?[ \t]*(?:\n[ \t]*-[^\n]*)+\s*\Z", re.IGNORECASE)
-"""The options at the end of an instruction, as FLAN and CoT-Collection write them."""
+_LIST_HEAD = re.compile(r"\s*OPTIONS?:?[ \t]*", re.IGNORECASE)
+"""The line before the options, as FLAN and CoT-Collection write it."""
 
 
 class UnknownLayoutError(DataError):
@@ -261,7 +261,21 @@ def _question(text: str) -> str:
 def _reworded(text: str, task: Task) -> str:
     """An instruction of others; a list of other words for our labels gives way to ours."""
     text = _question(text)
-    return f"{_LISTED.sub('', text)}\n{task.closing}" if task.closing else text
+    return f"{_without_options(text)}\n{task.closing}" if task.closing else text
+
+
+def _without_options(text: str) -> str:
+    """Without the options at the end, a line with a dash each, and the line that announces them.
+
+    The lines are counted from the end: one pattern for all of it would take a time cubic in the
+    number of empty lines.
+    """
+    lines = text.rstrip().split("\n")
+    head = len(lines) - 1
+    while head > 0 and lines[head].lstrip(" \t").startswith("-"):
+        head -= 1
+    listed = 0 < head < len(lines) - 1 and _LIST_HEAD.fullmatch(lines[head])
+    return "\n".join(lines[:head]).rstrip() if listed else text
 
 
 _MATHS: frozenset[TaskName] = frozenset({"gsm8k", "svamp"})

@@ -62,7 +62,7 @@ logger = logging.getLogger(__name__)
 MAX_STUCK: Final = 5
 """Optimizer steps in a row that may be left out, for a loss or gradient that is no number."""
 MAX_FAILING: Final = 3
-"""Steps in a row in which no rollout has a reward, before the run stops."""
+"""Steps in a row in which no rollout has a reward, before the run stops; all, if it has fewer."""
 KL_HORIZON: Final = 10_000
 """Rollouts over which an adaptive KL weight moves. Source: 1909.08593, section 2.2."""
 CHECKPOINTS: Final = "checkpoints"
@@ -215,8 +215,11 @@ class _Loop:
         )
 
     def _steps_left(self) -> Iterator[int]:
-        left = range(self._state.step + 1, self._total + 1)
-        return progress(left, "train") if is_first(self._accelerator) else iter(left)
+        before = self._state.step
+        left = range(before + 1, self._total + 1)
+        if not is_first(self._accelerator):
+            return iter(left)
+        return progress(left, f"train {self._config.curriculum.kind}", done=before)
 
     def _step(self, step: int) -> StepReport:
         """One step, counted from 1."""
@@ -264,7 +267,7 @@ class _Loop:
                     "max_new_tokens, or set --reward.truncated to something else than mask",
                     step,
                 )
-        if state.failing >= MAX_FAILING:
+        if state.failing >= min(MAX_FAILING, self._total):
             reason = next(iter(done.errors), "unknown")
             raise ConfigError(
                 f"no rollout of the last {state.failing} steps has a reward ({reason}): correct "

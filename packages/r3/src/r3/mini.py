@@ -1,11 +1,11 @@
-"""The miniature: tune a weak model, then let RL start from different states, three times.
+"""The miniature: tune a weak model, then let RL start from different states, four times.
 
     r3 mini --seed 0 --out runs/r3-mini
 
 It calls public parts of the package only: `mini_model` tunes, `world` makes questions, the loop of
-`r3 train` trains three arms that differ in nothing but the curriculum, and `solve` asks all start
-values from the bare question. Each arm is a run folder of `r3 train` in `arms/`, so `r3 rollouts`
-and `r3 report` read it. A killed run goes on where its last checkpoint is.
+`r3 train` trains four arms that differ in the curriculum, and one of them in the KL weight, and
+`solve` asks all start values from the bare question. Each arm is a run folder of `r3 train` in
+`arms/`, so `r3 rollouts` and `r3 report` read it. A killed run goes on at its last checkpoint.
 """
 
 from __future__ import annotations
@@ -36,14 +36,17 @@ from r3.mini_model import Recipe, spec_of, tiny_spec, tuning_tokens
 from r3.mini_report import (
     ARMS,
     DEPTHS,
+    FREE,
     GRADIENTS,
     METHOD,
+    PLAIN,
+    STAGED,
     TUNED,
     arm_id,
     look_id,
 )
 from r3.prefix_gradient import token_gradients
-from r3.presets import TINY_PROMPT, TRAIN
+from r3.presets import TINY_PPO, TINY_PROMPT, TRAIN
 from r3.tabular import depth_rates
 from r3.train_command import record_start, result_record
 from r3.train_report import RESULT
@@ -59,9 +62,18 @@ RIGHT: Final = 0.8
 """How often the tabular policy's steps are right."""
 
 TUNING_TRIED: Final = 21
-"""Settings that were tried on R3 before these; the other arms have all of them as well."""
+"""Settings that were tried before these, chosen by what R3 does. All arms have the chosen ones, but
+the KL weight suits R3, so plain RL is trained with a smaller one as well."""
 
-CURRICULA: Mapping[str, CurriculumName] = {"r3": "mixed", "rl": "vanilla", "staged": "staged"}
+FREE_BETA: Final = 0.01
+"""Source: the miniature's design, which measured plain RL with it."""
+
+CURRICULA: Mapping[str, CurriculumName] = {
+    METHOD: "mixed",
+    PLAIN: "vanilla",
+    FREE: "vanilla",
+    STAGED: "staged",
+}
 
 BECAUSE_FEWER: Final = (
     "as many rollouts and steps; its stages near the answer need fewer tokens for them"
@@ -122,7 +134,7 @@ def run(run: Run, config: MiniConfig) -> None:
 
 
 def arm_settings(config: MiniConfig, plan: Plan, arm: str) -> TrainConfig:
-    """`r3 train tiny` for an arm: only the curriculum differs.
+    """`r3 train tiny` for an arm: only the curriculum differs, and in one the KL weight.
 
     The ablation takes R3's start states away, which leaves plain RL.
     """
@@ -132,6 +144,7 @@ def arm_settings(config: MiniConfig, plan: Plan, arm: str) -> TrainConfig:
             **TRAIN["tiny"].model_dump(),
             "seed": config.seed,
             "curriculum": CurriculumConfig(kind=kind),
+            "ppo": TINY_PPO.model_copy(update={"beta": FREE_BETA}) if arm == FREE else TINY_PPO,
             "rollouts": plan.rollouts,
             "max_steps": plan.looks[-1],
             "save_steps": plan.looks[1],

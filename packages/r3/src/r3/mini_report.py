@@ -37,9 +37,16 @@ TUNED: Final = "sft"
 """The tuned model, where all arms start."""
 METHOD: Final = "r3"
 PLAIN: Final = "rl"
+FREE: Final = "free"
+"""Plain RL that the KL penalty holds back less."""
 STAGED: Final = "staged"
-ARMS: Final = (METHOD, PLAIN, STAGED)
-NAMES: Mapping[str, str] = {METHOD: "R3", PLAIN: "plain RL", STAGED: "staged RL"}
+ARMS: Final = (METHOD, PLAIN, FREE, STAGED)
+NAMES: Mapping[str, str] = {
+    METHOD: "R3",
+    PLAIN: "plain RL",
+    FREE: "plain RL, beta 0.01",
+    STAGED: "staged RL",
+}
 
 GROUPS: Final = ("held_out", "trained")
 """Start values that begin no demonstration, and those that do."""
@@ -98,7 +105,8 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     `<arm>_<greedy or sampled>_<step>` is the share of held-out questions that are solved from the
     bare question; with `_every_step` those whose every step is right; with `_trained` the same of
     the start values that demonstrations begin with. `sft` is the tuned model, at step 0.
-    `rl_over_r3_sampled_<step>` and `r3_minus_rl_sampled_<step>` are paired over held-out questions.
+    `rl_over_r3_sampled_<step>` and `r3_minus_rl_sampled_<step>` are paired over held-out questions;
+    so are those of `free`.
     `tokens_<arm>` were generated, `tokens_r3_over_rl` is their ratio.
 
     `tabular_gap` is the largest distance over depths between how often a policy made by hand
@@ -179,13 +187,13 @@ def _metric(key: Key) -> str:
 def _compared(scores: Scores) -> dict[str, Estimate]:
     """R3 against plain RL, start value by start value."""
     found: dict[str, Estimate] = {}
-    for (arm, step, group, kind), ours in scores.items():
-        other = scores.get((PLAIN, step, group, kind))
-        if (arm, group, kind) != (METHOD, "held_out", "sampled") or other is None:
+    for (arm, step, group, kind), theirs in scores.items():
+        ours = scores.get((METHOD, step, group, kind))
+        if arm not in (PLAIN, FREE) or (group, kind) != ("held_out", "sampled") or ours is None:
             continue
-        pair, groups = (ours.shares, other.shares), ours.starts
-        found[f"rl_over_r3_sampled_{step}"] = bootstrap(_ratio, *pair[::-1], groups=groups)
-        found[f"r3_minus_rl_sampled_{step}"] = paired_difference(*pair, groups=groups)
+        pair, groups = (ours.shares, theirs.shares), ours.starts
+        found[f"{arm}_over_r3_sampled_{step}"] = bootstrap(_ratio, *pair[::-1], groups=groups)
+        found[f"r3_minus_{arm}_sampled_{step}"] = paired_difference(*pair, groups=groups)
     return found
 
 

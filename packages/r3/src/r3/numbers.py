@@ -7,6 +7,14 @@ separators (`1,234` and `1 234`, but not `1,2`), words of scale (`5 million`), u
 number and marks around it (`**18**`, `$18$`, `\boxed{18}`). A percent sign is a unit: `50%` is 50,
 as the gold answers of GSM8K have it. Whatever holds a second number or an operator, such as `9**9`,
 `5-3` or `5 or 6`, is no number; neither are NaN, infinity and digits other than 0 to 9.
+
+A `k` or `K` glued to the number is a thousand: `18k` is 18,000. Other letters of scale may be units
+as well: glued to the number, `18m` (million or metres?), `18b`, `18bn` and `18t` are no numbers.
+All that is a unit for sure is passed over: `18kg`, `18cm`, and whatever stands apart, as in `18 m`.
+
+Before the number may stand `=` or `x =`, and that it is not exact: `about`, `approximately`,
+`around`, `roughly`, `~` or `≈`. Behind it may stand what it was worked out from, `= 9*2`, if that
+is made of digits and operators alone. It is not worked out again: the number is what counts.
 """
 
 from __future__ import annotations
@@ -49,7 +57,19 @@ _SCALES: Mapping[str, int] = MappingProxyType(
         "trillion": 10**12,
     }
 )
-_SCALE_WORD = re.compile(rf"{_SPACES}({'|'.join(_SCALES)})s?\b", re.IGNORECASE)
+_SCALE_WORD = re.compile(rf"(?:{_SPACES}{{0,2}}|-)({'|'.join(_SCALES)})s?\b", re.IGNORECASE)
+_GLUED = re.compile(r"[^\W\d_]{1,4}(?![^\W\d_])")
+_AMBIGUOUS = frozenset({"m", "mn", "b", "bn", "t", "tn"})
+"""Million or metre, billion or byte, trillion or ton."""
+
+_BEFORE = re.compile(
+    r"(?:[A-Za-z] {0,2}[=≈~]|[=≈~])? {0,2}"
+    r"(?:(?:about|approximately|around|roughly) {1,2}|[≈~] {0,2})?",
+    re.IGNORECASE,
+)
+_TERM = r"[ ($€£]{0,6}(?:[-−][$€£]?)?[0-9]{1,30}(?:,[0-9]{3}){0,10}(?:\.[0-9]{1,30})?[ )%]{0,6}"
+_WORKED_OUT = re.compile(rf"{_TERM}(?:(?:[-+−–*/×÷·x]|\\times|\\cdot|\\div){_TERM}){{1,40}}\.?")
+"""Behind an equals sign; a single number would be a second answer."""
 
 _WORDS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox) ?\{([^{}]{0,100})\}")
 _MARKUP = re.compile(r"\\([%$])|\{(,)\}|\\[,;!: ]")
@@ -68,15 +88,20 @@ def parse_number(text: str) -> Fraction | None:
     if len(text) > MAX_LENGTH:
         return None
     text = _MARKUP.sub(_without_markup, _WORDS.sub(r" \1", text))
-    lead = _LEAD.match(text)
+    before = _BEFORE.match(text)
+    assert before is not None, "every part of it may be missing"
+    lead = _LEAD.match(text, before.end())
     assert lead is not None, "every part of it may be missing"
     found = _value(text, lead.end())
     if found is None:
         return None
-    value, end = found
-    if scale := _SCALE_WORD.match(text, end):
-        value, end = value * _SCALES[scale[1].lower()], scale.end()
-    if any(one.isnumeric() or one in _OPERATORS for one in text[end:]):
+    scaled = _scaled(text, *found)
+    if scaled is None:
+        return None
+    value, end = scaled
+    unit, _, worked_out = text[end:].partition("=")
+    behind = unit if _WORKED_OUT.fullmatch(worked_out) else text[end:]
+    if any(one.isnumeric() or one in _OPERATORS for one in behind):
         return None
     return -value if lead["sign"] in {"-", "−", "–"} else value
 
@@ -114,6 +139,17 @@ def _unwrapped(text: str) -> str:
 def _without_markup(found: re.Match[str]) -> str:
     """LaTeX's escaped signs as plain ones, and its blanks away."""
     return found[1] or found[2] or ""
+
+
+def _scaled(text: str, value: Fraction, end: int) -> tuple[Fraction, int] | None:
+    """A number times the scale behind it, and where that ends; None if it may be a unit as well."""
+    if word := _SCALE_WORD.match(text, end):
+        return value * _SCALES[word[1].lower()], word.end()
+    glued = _GLUED.match(text, end)
+    letters = glued[0] if glued else ""
+    if letters.lower() in _AMBIGUOUS:
+        return None
+    return (value * 1000, end + 1) if letters in ("k", "K") else (value, end)
 
 
 def _value(text: str, start: int) -> tuple[Fraction, int] | None:

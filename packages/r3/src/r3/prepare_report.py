@@ -65,8 +65,8 @@ def summary_lines(prepared: Prepared) -> list[str]:
     lines += [f"note: {shown(note, 3 * _WIDTH)}" for note in notes]
     return [
         *lines,
-        f"released set: {task.source}",
-        f"licence of the released set: {task.licence}",
+        f"source: {shown(str(prepared.meta['source']), 3 * _WIDTH)}",
+        f"licence: {shown(str(prepared.meta['licence']), 3 * _WIDTH)}",
         f"note: {task.note}",
         f"hash of the data: {prepared.digest}",
     ]

@@ -32,6 +32,8 @@ MODERN_MODEL = "Qwen/Qwen3-1.7B-Base"
 TINY_DATA = Path("data") / "world"
 GSM8K_DATA = Path("data") / "gsm8k"
 NLI_DATA = Path("data") / "mnli"
+COT_COLLECTION = "kaist-ai/CoT-Collection"
+"""Rationales for MNLI, SNLI and RACE. Source: paper (notes); CC BY 4.0."""
 
 TINY_PROMPT = PromptConfig(template="= = = = {question}")
 """A question of the miniature's world is one number, with marks before it: a step is then made from
@@ -53,7 +55,7 @@ PREPARE: Mapping[str, PrepareConfig] = MappingProxyType(
         "tiny": PrepareConfig(task="world", prompt=TINY_PROMPT, cut=TINY_CUT, dev=0.0),
         # source: 2402.05808, GSM8K; the paper has no dev questions, official code chose on the test
         "paper": PrepareConfig(task="gsm8k"),
-        "paper-nli": PrepareConfig(task="mnli"),
+        "paper-nli": PrepareConfig(task="mnli", rationales=COT_COLLECTION),
         "modern": PrepareConfig(task="gsm8k"),
     }
 )
@@ -112,8 +114,11 @@ TRAIN: Mapping[str, TrainConfig] = MappingProxyType(
             dump_every=10,
             keep="last",
         ),
-        # source: 2402.05808 and official R3_math; every value is the default
-        "paper": TrainConfig(model=PAPER_MODEL, data=GSM8K_DATA),
+        # source: 2402.05808 and official R3_math; every other value is the default. Dev questions
+        # and a checkpoint about once in a pass over GSM8K (1,170 steps), as in official code
+        "paper": TrainConfig(
+            model=PAPER_MODEL, data=GSM8K_DATA, eval_steps=1000, save_steps=1000, dump_every=100
+        ),
         # source: official R3_others, beta by the paper (the code ignores its own flag)
         "paper-nli": TrainConfig(
             model=PAPER_MODEL,

@@ -10,11 +10,13 @@ the start state was. Source: 2402.05808 (notes): rewards that depend on the dept
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import import_module
 from numbers import Real
+from pathlib import Path
 from typing import TypeAlias
 
 from papercore.errors import ConfigError
@@ -56,11 +58,13 @@ class Reward:
         verifier: Says what is right, also beside a function of your own.
         partial: Reward of a wrong answer that can be read.
         function: Gives the reward in place of all that.
+        clip: Largest absolute reward that the function may give; what is beyond it is cut to it.
     """
 
     verifier: Verifier
     partial: float = 0.0
     function: RewardFunction | None = None
+    clip: float = math.inf
 
     def score(self, text: str, demo: Demo) -> Outcome:
         """Judges a whole rationale: the prefix that was given and what was generated, as one text.
@@ -70,7 +74,8 @@ class Reward:
         """
         verdict = self.verifier.verify(text, demo.gold)
         if self.function is not None:
-            return _own(self.function, text, demo, verdict)
+            outcome = _own(self.function, text, demo, verdict)
+            return replace(outcome, reward=max(-self.clip, min(self.clip, outcome.reward)))
         partial = 0.0 if verdict.parsed is None else self.partial
         return Outcome(1.0 if verdict.correct else partial, verdict.correct, verdict.parsed)
 
@@ -95,23 +100,31 @@ def reward_for(task: str, config: RewardConfig) -> Reward:
             f"partial={config.partial} has no effect beside function={config.function}: let the "
             "function give it"
         )
-    return Reward(verifier, function=_load(config.function))
+    return Reward(verifier, function=_load(config.function), clip=config.clip)
 
 
 def _load(reference: str) -> RewardFunction:
-    """The function that `module:attribute` names."""
+    """The function that `module:function` names; the module may lie in the working directory."""
     module, colon, attribute = reference.partition(":")
-    if not (module and colon and attribute):
-        raise ConfigError(f"function={reference!r} is not module:function, such as rewards:mine")
+    name = f"reward.function={reference!r}"
+    if not (module and colon and attribute) or module.endswith(".py"):
+        raise ConfigError(f"{name} is not module:function, such as rewards:mine for rewards.py")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # at the end: a file here must not hide a library
     try:
-        found: object = reduce(getattr, attribute.split("."), import_module(module))
-    except Exception as error:  # noqa: BLE001  (a user's module may raise anything)
-        raise ConfigError(
-            f"function={reference!r} cannot be imported: {_described(error)}; is its folder in "
-            "PYTHONPATH?"
-        ) from None
+        loaded: object = import_module(module)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (a user's module may raise anything)
+        hint = ""
+        if isinstance(error, ModuleNotFoundError):
+            hint = "; is it in the working directory, installed, or in PYTHONPATH?"
+        raise ConfigError(f"{name} cannot be imported: {_described(error)}{hint}") from None
+    try:
+        found: object = reduce(getattr, attribute.split("."), loaded)
+    except AttributeError:
+        raise ConfigError(f"{name}: {module} has no {attribute}") from None
     if not callable(found):
-        raise ConfigError(f"function={reference!r} is a {type(found).__name__}, not a function")
+        raise ConfigError(f"{name} is a {type(found).__name__}, not a function")
     return found
 
 
@@ -119,7 +132,7 @@ def _own(function: RewardFunction, text: str, demo: Demo, verdict: Verdict) -> O
     """What a user's function gives; whatever goes wrong in it is an error of this rollout alone."""
     try:
         reward = _finite(function(text, demo))
-    except Exception as error:  # noqa: BLE001  (the run must go on)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  (the run must go on)
         return Outcome(0.0, verdict.correct, verdict.parsed, _described(error))
     return Outcome(reward, verdict.correct, verdict.parsed)
 
@@ -133,7 +146,7 @@ def _finite(found: object) -> float:
     return reward
 
 
-def _described(error: Exception) -> str:
+def _described(error: BaseException) -> str:
     """An error in one short line."""
     try:
         said = str(error)

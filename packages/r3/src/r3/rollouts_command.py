@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from papercore.config import RunFlags
@@ -11,16 +12,17 @@ from papercore.errors import ConfigError, DataError
 from papercore.terminal import percent, say, shown
 from r3.config import RolloutsConfig
 from r3.dump import FILE, Dumped, grade
-from r3.viewer import MAX_ON_PAGE, Choice, Depth, View, collect, write_page
+from r3.viewer import MAX_ON_PAGE, Choice, Depth, View, collect, evenly, write_page
 
 __all__ = ["run"]
 
-_HEAD = ("depth", "given", "rollouts", "right", "partial", "truncated", "failed", "tokens", "KL")
+_OUTCOMES = ("right", "partial", "truncated", "failed")
+_HEAD = ("depth", "given", "rollouts", *_OUTCOMES, "tokens", "KL")
 _INDENT = " " * 12
 
 
 def run(config: RolloutsConfig, flags: RunFlags) -> int:
-    """Counts the chosen rollouts by depth and shows some, or writes all to a page.
+    """Counts the chosen rollouts by depth and shows some; with `--html` also makes a page of them.
 
     Returns:
         0.
@@ -37,21 +39,30 @@ def run(config: RolloutsConfig, flags: RunFlags) -> int:
     if config.html is not None and config.html.exists() and config.html.samefile(path):
         raise ConfigError(f"--html {config.html} is the dump itself: name another file")
     choice = Choice(steps=config.steps, depth=config.depth, only=config.only, text=config.text)
-    limit = config.limit if config.html is None else MAX_ON_PAGE
-    view = collect(path, choice, limit=limit)
+    most = config.limit if config.html is None else max(config.limit, MAX_ON_PAGE)
+    view = collect(path, choice, limit=most)
     say(f"{view.matching:,} of {view.total:,} rollouts in {shown(str(path))}")
-    for line in _table(view.depths):
+    for line in _table(view):
         say(line)
+    if view.depths and view.by_outcome:
+        say(f"without success and outcomes, since {_chosen_by(choice)} chose by them")
+    here = replace(view, rows=evenly(view.rows, config.limit))
+    ends = []
+    if view.matching > len(here.rows):
+        more = "" if config.html is not None else ", --html makes a page of them"
+        ends.append(f"shown: {_num_shown(here)}; --limit shows more{more}")
     if config.html is not None:
-        write_page(config.html, view, title=f"Rollouts of {_name(config.run)}")
-        say(f"page with {_num_shown(view)}: {shown(str(config.html))}")
-        return 0
-    for row in view.rows:
+        page = replace(view, rows=evenly(view.rows, MAX_ON_PAGE))
+        write_page(config.html, page, title=f"Rollouts of {_name(config.run)}")
+        ends.append(f"page with {_num_shown(page)}: {shown(str(config.html))}")
+    for row in here.rows:
         say("")
         for line in _card(row):
             say(line)
-    if view.matching > len(view.rows):
-        say(f"\nshown: {_num_shown(view)}; --limit shows more, --html makes a page of them")
+    if ends:
+        say("")
+    for line in ends:
+        say(line)
     return 0
 
 
@@ -69,35 +80,43 @@ def _name(run: Path) -> str:
     return run.resolve().name if run.is_dir() else run.name
 
 
+def _chosen_by(choice: Choice) -> str:
+    """The settings that look at what a rollout came to or says."""
+    only = [f"--only {choice.only}"] if choice.only != "all" else []
+    return " and ".join([*only, *(["--text"] if choice.text is not None else [])])
+
+
 def _num_shown(view: View) -> str:
     num = f"{len(view.rows):,}"
     return f"all {num}" if len(view.rows) == view.matching else f"{num}, evenly taken"
 
 
-def _table(depths: tuple[Depth, ...]) -> list[str]:
-    """Success by depth, in columns."""
-    if not depths:
+def _table(view: View) -> list[str]:
+    """Success by depth, in columns; without it where it is what the rollouts were chosen by."""
+    if not view.depths:
         return []
-    rows = [_HEAD, *(_cells(one) for one in depths)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(_HEAD))]
+    head = [name for name in _HEAD if not (view.by_outcome and name in _OUTCOMES)]
+    cells = [_cells(one) for one in view.depths]
+    rows = [head, *([of_depth[name] for name in head] for of_depth in cells)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
     return [
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
 
 
-def _cells(one: Depth) -> tuple[str, ...]:
-    return (
-        str(one.depth),
-        f"{100 * one.share:.0f} %",
-        f"{one.num:,}",
-        percent(one.success),
-        str(one.partial),
-        str(one.truncated),
-        str(one.failed),
-        f"{one.length:.1f}",
-        _number(one.kl),
-    )
+def _cells(one: Depth) -> Mapping[str, str]:
+    return {
+        "depth": str(one.depth),
+        "given": f"{100 * one.share:.0f} %",
+        "rollouts": f"{one.num:,}",
+        "right": percent(one.success),
+        "partial": str(one.partial),
+        "truncated": str(one.truncated),
+        "failed": str(one.failed),
+        "tokens": f"{one.length:.1f}",
+        "KL": _number(one.kl),
+    }
 
 
 def _card(row: Dumped) -> Iterator[str]:

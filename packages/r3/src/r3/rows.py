@@ -1,4 +1,4 @@
-"""Rows of the files that data sets come in: JSON, JSON lines, CSV and parquet, packed or not.
+"""Rows of the files that data sets come in: JSON, JSON lines, tables and parquet, packed or not.
 
     for row in read_rows(Path("train.jsonl")):
         print(row.where, row.problem or row.fields)
@@ -6,6 +6,10 @@
 Files are read piece by piece, since some are larger than memory. They are untrusted: a row that is
 torn, too long or not UTF-8 is handed on with its problem and the rest is read; what cannot be read
 at all is one DataError. No torch here.
+
+In a table of commas or semicolons, quotes may stand around a cell. In one of tabs, a quote is a
+letter as any other and each line is a row: so SNLI, MultiNLI and GLUE were released, with quotes in
+their sentences that nothing closes.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +26,14 @@ from typing import TextIO, cast
 
 from papercore.errors import DataError
 
-__all__ = ["SUFFIXES", "Row", "kind_of", "read_rows"]
+__all__ = ["SUFFIXES", "Row", "is_table", "kind_of", "read_rows"]
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt")
 """Kinds of files that are read; all but parquet may end in `.gz` as well."""
 
 MAX_ROW_CHARS = 4_000_000
 """Of one row; a longer one is a bad row."""
+_TOO_LONG = f"has more than {MAX_ROW_CHARS:,} characters"
 _CHUNK = 1 << 20
 _NUMBER = "-0123456789"
 """How a number begins."""
@@ -67,7 +72,8 @@ def kind_of(path: Path) -> str | None:
 def read_rows(path: Path, *, shown: str | None = None) -> Iterator[Row]:
     """The rows of a file, in order.
 
-    A JSON document may be a list of objects, an object of objects, or one object.
+    A JSON document may be a list of objects, an object of objects, or one object. A `.txt` is a
+    table if its first line holds tabs, as in the original SNLI and MultiNLI, and else JSON.
 
     Args:
         path: The file; how its name ends says what it is.
@@ -88,12 +94,27 @@ def read_rows(path: Path, *, shown: str | None = None) -> Iterator[Row]:
         if "\0" in start:
             raise DataError(f"{name}: is not UTF-8 text (UTF-16?): save it as UTF-8")
         file.seek(0)
-        if kind in (".csv", ".tsv"):
-            yield from _table(file, name, start.partition("\n")[0])
+        head = start.partition("\n")[0]
+        if kind in (".csv", ".tsv") or (kind == ".txt" and _names_columns(head)):
+            delimiter = _delimiter(head, kind)
+            yield from _tabbed(file, name) if delimiter == "\t" else _table(file, name, delimiter)
         elif kind in (".jsonl", ".ndjson") or _is_lines(start):
             yield from _lines(file, name)
         else:
             yield from _document(file, name)
+
+
+def is_table(path: Path) -> bool:
+    """Whether the rows of a file are lines of a table, by its name or, of a `.txt`, its first line.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    kind = kind_of(path)
+    if kind != ".txt":
+        return kind in (".csv", ".tsv")
+    with _text(path, str(path)) as file:
+        return _names_columns(file.readline(4096))
 
 
 @contextmanager
@@ -122,15 +143,24 @@ def _is_lines(start: str) -> bool:
         return False
 
 
-def _lines(file: TextIO, name: str) -> Iterator[Row]:
+def _numbered(file: TextIO) -> Iterator[tuple[int, str | None]]:
+    """The lines, from 1 on; None is one that is too long."""
     number = 0
     while line := file.readline(MAX_ROW_CHARS):
         number += 1
-        where = f"{name}:{number}"
         if len(line) == MAX_ROW_CHARS and not line.endswith("\n"):
             while (rest := file.readline(MAX_ROW_CHARS)) and not rest.endswith("\n"):
                 pass
-            yield Row(where, problem=f"has more than {MAX_ROW_CHARS:,} characters")
+            yield number, None
+        else:
+            yield number, line
+
+
+def _lines(file: TextIO, name: str) -> Iterator[Row]:
+    for number, line in _numbered(file):
+        where = f"{name}:{number}"
+        if line is None:
+            yield Row(where, problem=_TOO_LONG)
         elif line.strip():
             yield _json_row(where, line)
 
@@ -278,32 +308,80 @@ def _holds_objects(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
-def _table(file: TextIO, name: str, head: str) -> Iterator[Row]:
-    delimiter = max(",\t;", key=head.count)
+def _names_columns(head: str) -> bool:
+    """Whether the first line of a text that may be JSON instead begins a table of tabs."""
+    return "\t" in head and head.lstrip()[:1] not in ("", "{", "[")
+
+
+def _delimiter(head: str, kind: str) -> str:
+    """What stands between the cells, by the first line; in a `.csv` it may be a tab as well."""
+    if kind != ".csv" and "\t" in head:
+        return "\t"
+    return max(",\t;", key=head.count)
+
+
+def _tabbed(file: TextIO, name: str) -> Iterator[Row]:
+    """A table of tabs, read as csv.QUOTE_NONE does, but without its limit on a cell."""
+    lines = _numbered(file)
+    _, first = next(lines)
+    if first is None:
+        raise DataError(f"{name}: its first line {_TOO_LONG}: it should name the columns")
+    header = _header(first.split("\t"), name)
+    for number, line in lines:
+        where = f"{name}:{number}"
+        if line is None:
+            yield Row(where, problem=_TOO_LONG)
+            continue
+        cells = line.rstrip("\r\n").split("\t")
+        if len(cells) == len(header):
+            yield Row(where, dict(zip(header, cells, strict=True)))
+        elif line.strip():
+            yield Row(where, problem=_miscounted(cells, header))
+
+
+def _table(file: TextIO, name: str, delimiter: str) -> Iterator[Row]:
+    """A table whose cells may be quoted; a row of several lines that cannot be read is as many."""
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     try:
-        header = [cell.strip() for cell in next(reader)]
+        header = _header(next(reader), name)
     except StopIteration:
         raise DataError(f"{name}: is empty: the first line should name the columns") from None
     except csv.Error as error:
         raise DataError(f"{name}: the quotes of its first line are broken: {error}") from None
-    twice = sorted({cell for cell in header if header.count(cell) > 1})
-    if twice:
-        raise DataError(f"{name}: has the column {twice[0]!r} more than once: rename one")
     while True:
         line = reader.line_num + 1
-        where = f"{name}:{line}"
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield Row(where, problem=f"the quotes are broken: {error}")
+            yield from _lost(name, line, reader.line_num, f"the quotes are broken: {error}")
             continue
         if len(cells) == len(header):
-            yield Row(where, dict(zip(header, cells, strict=True)))
+            yield Row(f"{name}:{line}", dict(zip(header, cells, strict=True)))
         elif any(cell.strip() for cell in cells):
-            yield Row(where, problem=f"has {len(cells)} cells, but there are {len(header)} columns")
+            yield from _lost(name, line, reader.line_num, _miscounted(cells, header))
+
+
+def _header(cells: Sequence[str], name: str) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    twice = sorted({cell for cell in header if header.count(cell) > 1})
+    if twice:
+        raise DataError(f"{name}: has the column {twice[0]!r} more than once: rename one")
+    return header
+
+
+def _miscounted(cells: Sequence[str], header: Sequence[str]) -> str:
+    return f"has {len(cells)} cells, but there are {len(header)} columns"
+
+
+def _lost(name: str, first: int, last: int, problem: str) -> Iterator[Row]:
+    """Each line of a row that cannot be read: a quote that is not closed takes others along."""
+    if last > first:
+        problem += f"; a quote that it opens took the lines up to {last} along"
+    yield Row(f"{name}:{first}", problem=problem)
+    for line in range(first + 1, last + 1):
+        yield Row(f"{name}:{line}", problem=f"was taken along by a quote opened in line {first}")
 
 
 def _parquet(path: Path, name: str) -> Iterator[Row]:

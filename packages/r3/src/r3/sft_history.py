@@ -36,7 +36,8 @@ class History(TrainerCallback):
     ) -> None:
         """Starts to show how far it is."""
         if state.is_world_process_zero:
-            self.shown = iter(progress(range(state.global_step, state.max_steps), "tune"))
+            done = state.global_step
+            self.shown = iter(progress(range(done, state.max_steps), "tune", done=done))
             next(self.shown, None)
 
     def on_step_end(

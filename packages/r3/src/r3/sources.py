@@ -21,7 +21,7 @@ from pydantic import JsonValue
 
 from papercore.errors import DataError
 from r3.hub import hub_parts, parse_hub, rows_of
-from r3.rows import Row, kind_of, read_rows
+from r3.rows import Row, is_table, kind_of, read_rows
 from r3.tasks import Task
 
 __all__ = ["Part", "SourceSplit", "parts_of", "source_parts", "test_parts"]
@@ -155,7 +155,10 @@ def _file(path: Path, shown: str, told_by: str | None = None) -> Part:
 
 
 def _folder(folder: Path, shown: str) -> list[Part]:
-    """The files of a folder at any depth; texts, of which there are many, together."""
+    """The files of a folder at any depth; texts, of which there are many, together.
+
+    Texts that are tables, as SNLI's and MultiNLI's, are files with a split each.
+    """
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _saved(folder, shown)
     files = list(itertools.islice(_files(folder), _MAX_FILES + 1))
@@ -167,6 +170,7 @@ def _folder(folder: Path, shown: str) -> list[Part]:
     for place, group in itertools.groupby(files, key=lambda path: path.parent):
         inside, here = place.relative_to(folder), list(group)
         others = [path for path in here if kind_of(path) != ".txt"]
+        others = others or [path for path in here if is_table(path)]
         parts += [
             _file(path, str(Path(shown) / inside / path.name), str(inside / path.name))
             for path in others

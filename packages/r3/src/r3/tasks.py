@@ -77,7 +77,8 @@ class Task:
         licence: Of the released data.
         note: What a user should know before training on them.
         labels: The answers that there are, where they are few.
-        aliases: Other words for them in released data, in lower case.
+        aliases: Other words for them in released data, in lower case; models may answer in them
+            too, but for bare numbers.
         closing: Behind a question, where the answer's words must be told.
         hub: The released set.
     """

@@ -60,10 +60,11 @@ def run(config: TrainConfig, flags: RunFlags) -> int:
         check_folder(out, flags)
     prepared = read_prepared(config.data)
     _check(config, flags, prepared)
+    going_on = flags.resume and (out / "config.json").exists()
+    if going_on and writes() and not _is_run_of(out, config, prepared):
+        open_out(out, config, flags, prepared).close()  # refuses other settings
     if flags.resume and _finished(out):
         if writes():
-            if not _is_run_of(out, config, prepared):
-                open_out(out, config, flags, prepared).close()  # refuses other settings
             if not (out / "report.html").exists():
                 conclude(out)
             say(f"{shown(str(out))} is finished: its model is {shown(str(out / 'model'))}")
@@ -126,8 +127,13 @@ def _check(config: TrainConfig, flags: RunFlags, prepared: Prepared) -> None:
         )
     if flags.device == "cuda:all":
         raise ConfigError("--device cuda:all is for answering: start `accelerate launch` to train")
-    prepared.split("train")
-    reward_for(prepared.task, config.reward)
+    demo = prepared.split("train")[0]
+    outcome = reward_for(prepared.task, config.reward).score(demo.target, demo)
+    if outcome.error is not None:
+        raise ConfigError(
+            f"reward.function={config.reward.function} fails on the demonstration of {demo.id!r} "
+            f"({outcome.error}): correct it"
+        )
 
 
 def otherwise(
@@ -136,7 +142,7 @@ def otherwise(
     """What is done otherwise than asked: said once, and kept in the run folder."""
     found: dict[str, str | float | bool | None] = {}
     if config.keep == "best" and not ground.dev:
-        found["keep"] = "last: there are no dev questions to choose by"
+        found["keep"] = "last, because there are no dev questions to choose by"
     if config.tune == "lora" and config.lora.dropout:
         found["lora_dropout"] = "none: RL uses none"
     for name, reason in found.items():
@@ -177,13 +183,15 @@ def tell(out: Path, ground: Ground, result: TrainResult, made: Sequence[str]) ->
     counts = ground.counts
     say(
         f"{counts['demos']:,} demonstrations, {counts['states']:,} start states; "
-        f"{counts['states_too_long']:,} others leave no room for an answer"
+        f"{counts['states_too_long']:,} more were left out, for they leave no room for an answer"
     )
     for line in result_lines(read_records(out / "records.jsonl")):
         say(line)
     if result.skipped:
         say(f"{result.skipped:,} optimizer steps were left out: loss or gradient was no number")
     say(f"kept: the weights after step {result.kept} of {result.steps}")
+    if result.kept == 0:
+        say("NO STEP WAS BETTER ON THE DEV QUESTIONS: training began with these weights")
     say("saved: " + ", ".join(shown(str(out / name)) for name in made))
     say(f"report: {shown(str(out / 'report.html'))}")
 

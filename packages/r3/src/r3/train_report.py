@@ -31,6 +31,8 @@ _BINS = 25
 """Points of a curve: steps are pooled into so many runs."""
 _LINES = 6
 """Depths in a figure: if there are more, neighbours are pooled."""
+_FEW = 50
+"""Dev questions below which a choice by them is said to be chance."""
 _LAST = 0.1
 """Share of the steps that metrics of rollouts are taken over: the last ones."""
 
@@ -130,14 +132,24 @@ def result_lines(records: Sequence[Record]) -> list[str]:
             f"{found['steps'].value:,.0f} steps, {found['rollouts'].value:,.0f} rollouts, "
             f"{found['tokens'].value:,.0f} tokens generated"
         )
-        success = f"right in the last steps: {percent(found['success'])} of rollouts"
-        bare = found.get("success_bare")
-        lines.append(success + (f", {percent(bare)} from the bare question" if bare else ""))
+        if "success" in found:
+            success = f"right in the last steps: {percent(found['success'])} of rollouts"
+            bare = found.get("success_bare")
+            lines.append(success + (f", {percent(bare)} from the bare question" if bare else ""))
         lines += _alarms(found)
     if "dev_kept" in found:
-        before = f" ({percent(found['dev_start'])} before)" if "dev_start" in found else ""
-        lines.append(f"dev questions: {percent(found['dev_kept'])}{before}")
+        lines += _dev_lines(found)
     return lines
+
+
+def _dev_lines(found: Mapping[str, Estimate]) -> Iterator[str]:
+    """Accuracy before, with the kept weights and in the end, and whether that can be told apart."""
+    names = {"dev_start": "before training", "dev_kept": "kept", "dev_last": "last step"}
+    shares = [f"{said} {percent(found[name])}" for name, said in names.items() if name in found]
+    yield f"dev questions: {', '.join(shares)}"
+    num = found["dev_kept"].n
+    if num < _FEW:
+        yield f"there are only {num} dev questions: the choice of weights is mostly chance"
 
 
 def _alarms(found: Mapping[str, Estimate]) -> Iterator[str]:

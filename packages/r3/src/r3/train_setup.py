@@ -106,8 +106,9 @@ def lay_ground(
             f"none of {len(found)} start states leaves room for an answer within "
             f"max_length={config.max_length} tokens: raise it"
         )
+    fitting = [encoded[demo] for demo in sorted({state.demo for state in states})]
     total_steps = config.max_steps or math.ceil(
-        config.epochs * epoch_length(config.curriculum, states) * config.samples / config.rollouts
+        config.epochs * epoch_length(config.cut, fitting) * config.samples / config.rollouts
     )
     curriculum = curriculum_for(
         config.curriculum, states, seed=config.seed, total_steps=total_steps

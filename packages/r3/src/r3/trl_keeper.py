@@ -140,7 +140,8 @@ class Keeper(TrainerCallback, ExportableState):
         if self._state.step == 0:
             self._look()
         if state.is_world_process_zero:
-            self._shown = iter(progress(range(self._state.step, self._total), "train"))
+            done = self._state.step
+            self._shown = iter(progress(range(done, self._total), "train", done=done))
             next(self._shown, None)
 
     def on_step_end(

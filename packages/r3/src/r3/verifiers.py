@@ -9,17 +9,18 @@ that differ are no answer at all: else a policy could state every label there is
 each time. Statements that nobody can read are passed over.
 
 Deviation: official code takes the text behind the first or the last marker, by task, so that
-`### a ### b` is right for `b`, or for `a`; and it reads numbers by a bare `float`, so that `1,234`
-and `18 dollars` are wrong.
+`### a ### b` is right for `b`, or for `a`; it reads numbers by a bare `float`, so that `1,234` and
+`18 dollars` are wrong; and of labels it knows the task's own words alone, not those of the data.
 """
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Protocol
 
 from papercore.errors import ConfigError, DataError
@@ -34,6 +35,12 @@ TOLERANCE = Fraction(1, 100)
 
 _LONGEST = 200
 _AROUND = " \t\r\n\"'`*_()[]{}<>“”‘’.,;:!?"
+_PIECE_ENDS = re.compile(r"[\[\](){}<>,;:/|=–—-]+")
+"""Between the names that an answer gives its label: `neutral (1)`, `yes, entailment`."""
+_LEAD = re.compile(
+    r"(?:(?:it|this|that) is|it's|(?:the )?(?:correct |right |final )?(?:answer|label) is)"
+    r"(?: an?)? "
+)
 _OPTION = re.compile(
     r"(?:the )?(?:correct |right )?(?:(?:option|choice|answer)(?: is)? )?[(\[]?(?P<letter>[a-z])"
     r"(?:[)\]]|(?=[.:,;]?\Z)|(?=[.:]))[.:]?(?P<rest>.*)",
@@ -166,16 +173,39 @@ class OptionVerifier(Stated):
 
 
 class LabelVerifier(Stated):
-    """One of a few words, whatever its case and with or without dots, and nothing beside it."""
+    """One of a few words, whatever its case and with or without dots, and nothing beside it.
 
-    def __init__(self, marker: str, labels: Sequence[str]) -> None:
+    A label may be named in the data's words as well, and more than once: `yes`, `it is neutral`,
+    `Neutral (1)`. Whatever else stands beside it, such as `not`, makes the statement none, as does
+    a name of another label. A bare number is none either: which label it counts, no question says.
+
+    Args:
+        marker: What stands before an answer.
+        labels: The words, in lower case.
+        aliases: Other words -> the label that they mean, in lower case.
+    """
+
+    def __init__(
+        self,
+        marker: str,
+        labels: Sequence[str],
+        aliases: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         super().__init__(marker)
         self.labels = frozenset(labels)
+        self._names = {**aliases, **{label: label for label in labels}}
 
     def read(self, text: str) -> str | None:
-        """A label."""
-        word = _bare(text)
-        return word if word in self.labels else None
+        """The one label that all names in a text mean."""
+        word = _bare(text).replace("’", "'")
+        if word in self.labels:
+            return word
+        pieces = (piece.strip(_AROUND) for piece in _PIECE_ENDS.split(word))
+        names = {piece if piece in self._names else _name(piece) for piece in pieces if piece}
+        meant = {self._names.get(name) for name in names}
+        if len(meant) != 1 or all(name.isdigit() for name in names):
+            return None
+        return meant.pop()
 
 
 class MarkerVerifier(Stated):
@@ -187,7 +217,11 @@ class MarkerVerifier(Stated):
 
 
 def make_verifier(
-    kind: VerifierKind, *, marker: str = "####", labels: Sequence[str] = OPTIONS
+    kind: VerifierKind,
+    *,
+    marker: str = "####",
+    labels: Sequence[str] = OPTIONS,
+    aliases: Mapping[str, str] = MappingProxyType({}),
 ) -> Verifier:
     """Verifier of a kind of answer.
 
@@ -195,6 +229,7 @@ def make_verifier(
         kind: What answers are.
         marker: What stands before an answer; may be empty for numbers alone.
         labels: For `label` the words, for `option` the letters that there are.
+        aliases: For `label` other words -> the label that they mean.
 
     Raises:
         ConfigError: There is no such verifier here.
@@ -206,7 +241,7 @@ def make_verifier(
     if kind == "option":
         return OptionVerifier(marker, labels)
     if kind == "label":
-        return LabelVerifier(marker, labels)
+        return LabelVerifier(marker, labels, aliases)
     if kind == "marker":
         return MarkerVerifier(marker)
     raise ConfigError(
@@ -222,7 +257,15 @@ def verifier_for(task: str) -> Verifier:
         ConfigError: There is no such task, or its answers are programs.
     """
     found = task_named(task)
-    return make_verifier(found.verifier, marker=found.marker, labels=found.labels)
+    return make_verifier(
+        found.verifier, marker=found.marker, labels=found.labels, aliases=found.aliases
+    )
+
+
+def _name(piece: str) -> str:
+    """A name of a label without the words that lead to it: `it is neutral`."""
+    found = _LEAD.match(piece)
+    return piece[found.end() :].strip(_AROUND) if found else piece
 
 
 def _bare(text: str) -> str:

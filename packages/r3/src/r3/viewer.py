@@ -25,7 +25,16 @@ from papercore.pages import render
 from papercore.stats import wilson
 from r3.dump import Dumped, grade, read_dumps
 
-__all__ = ["MAX_ON_PAGE", "Choice", "Depth", "EvenSample", "View", "collect", "write_page"]
+__all__ = [
+    "MAX_ON_PAGE",
+    "Choice",
+    "Depth",
+    "EvenSample",
+    "View",
+    "collect",
+    "evenly",
+    "write_page",
+]
 
 MAX_ON_PAGE = 5000
 """Rollouts that a page holds at most: about 10 MB of text."""
@@ -50,6 +59,11 @@ class Choice:
     depth: int | None = None
     only: Only = "all"
     text: str | None = None
+
+    @property
+    def by_outcome(self) -> bool:
+        """Whether what a rollout came to, or what it says, decides: success then tells nothing."""
+        return self.only != "all" or self.text is not None
 
     def holds(self, row: Dumped) -> bool:
         """Whether a rollout is one of them."""
@@ -123,12 +137,14 @@ class View:
         matching: Those that were chosen.
         depths: The chosen ones counted by depth, all of them.
         rows: The chosen ones, or an even sample of them, in the order of the file.
+        by_outcome: Whether they were chosen by what they came to, so that it is not to be shown.
     """
 
     total: int
     matching: int
     depths: tuple[Depth, ...]
     rows: tuple[Dumped, ...]
+    by_outcome: bool = False
 
 
 class EvenSample:
@@ -154,10 +170,15 @@ class EvenSample:
 
     def rows(self) -> tuple[Dumped, ...]:
         """The sample."""
-        num = len(self._held)
-        if num <= self._limit:
-            return tuple(self._held)
-        return tuple(self._held[place * num // self._limit] for place in range(self._limit))
+        return evenly(self._held, self._limit)
+
+
+def evenly(rows: Sequence[Dumped], limit: int) -> tuple[Dumped, ...]:
+    """At most `limit` of some rows, evenly taken, in order."""
+    num = len(rows)
+    if num <= limit:
+        return tuple(rows)
+    return tuple(rows[place * num // limit] for place in range(limit))
 
 
 def collect(path: Path, choice: Choice, *, limit: int) -> View:
@@ -175,7 +196,8 @@ def collect(path: Path, choice: Choice, *, limit: int) -> View:
             depths.setdefault(row.depth, Depth(row.depth)).add(row)
             sample.add(row)
     ordered = tuple(depths[depth] for depth in sorted(depths))
-    return View(total, sum(one.num for one in ordered), ordered, sample.rows())
+    matching = sum(one.num for one in ordered)
+    return View(total, matching, ordered, sample.rows(), choice.by_outcome)
 
 
 def write_page(into: Path, view: View, *, title: str) -> None:

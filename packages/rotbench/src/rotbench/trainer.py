@@ -108,7 +108,8 @@ class _History(TrainerCallback):
         **kwargs: object,
     ) -> None:
         if state.is_world_process_zero:
-            self.shown = iter(progress(range(state.global_step, state.max_steps), "train"))
+            done = state.global_step
+            self.shown = iter(progress(range(done, state.max_steps), "train", done=done))
             next(self.shown, None)
 
     def on_step_end(
