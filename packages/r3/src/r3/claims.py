@@ -31,7 +31,7 @@ CLAIMS: tuple[Claim, ...] = (
         statement="From start states inside demonstrations the whole chain is learnt in 60 steps.",
         source=f"{GSM8K}: 0.505 there, second hand; of no number here",
         paper=None,
-        origin="second_hand",
+        origin="unread",
         kind="effect",
         planted=False,
         bars=(Bar("r3_greedy_60", ">=", 0.60), Bar("r3_sampled_60", ">=", 0.30)),
@@ -44,7 +44,7 @@ CLAIMS: tuple[Claim, ...] = (
         ),
         source=f"{GSM8K}: 0.447 against 0.505 there, greedy, second hand",
         paper=None,
-        origin="second_hand",
+        origin="unread",
         kind="effect",
         planted=False,
         bars=(

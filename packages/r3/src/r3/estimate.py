@@ -47,7 +47,8 @@ def prepare(config: PrepareConfig) -> dict[str, str]:
     task = TASKS[config.task]
     sources = config.source or ((str(task.hub),) if task.hub else ())
     there = [f"{one}{'' if _is_hub(one) else _size_of(Path(one))}" for one in sources]
-    return {"data": ", ".join(there) or "made in code", "licence": task.licence}
+    licence = task.licence if not config.source else f"{task.licence}, of the released set"
+    return {"data": ", ".join(there) or "made in code", "licence": licence}
 
 
 def sft(config: SFTConfig) -> dict[str, str]:

@@ -130,9 +130,10 @@ def _check(config: TrainConfig, flags: RunFlags, prepared: Prepared) -> None:
     demo = prepared.split("train")[0]
     outcome = reward_for(prepared.task, config.reward).score(demo.target, demo)
     if outcome.error is not None:
-        raise ConfigError(
-            f"reward.function={config.reward.function} fails on the demonstration of {demo.id!r} "
-            f"({outcome.error}): correct it"
+        logger.warning(
+            "reward.function=%s fails on the demonstration of %r (%s): rollouts for which it does "
+            "are left out",
+            *(config.reward.function, demo.id, outcome.error),
         )
 
 

@@ -236,7 +236,7 @@ class Keeper(TrainerCallback, ExportableState):
 
     def _stop_if_unpaid(self, paid: bool, errors: Mapping[str, int]) -> None:
         self._state.failing = 0 if paid else self._state.failing + 1
-        if self._state.failing >= MAX_FAILING:
+        if self._state.failing >= min(MAX_FAILING, self._total):
             reason = next(iter(errors), "unknown")
             raise ConfigError(
                 f"no rollout of the last {self._state.failing} steps has a reward ({reason}): "
