@@ -1,0 +1,124 @@
+"""Runs one program for a person, or says how programs are confined here.
+
+    python -m papercore.sandbox run FILE --tests TESTS.json
+    python -m papercore.sandbox probe
+
+`run` exits with 0 if every answer is right, 1 if one is not or a test did not end well, and 2 if it
+could not be asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from papercore.errors import PaperError
+from papercore.sandbox.compare import Comparison
+from papercore.sandbox.levels import LAYERS, Level, probe
+from papercore.sandbox.pool import Sandbox
+from papercore.sandbox.programs import read_program
+from papercore.sandbox.types import Limits, RunResult, TestResult
+
+__all__ = ["main"]
+
+_SHOWN = 200
+"""Letters of an output that are shown."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    flags = _parser().parse_args(arguments)
+    try:
+        return _probe() if flags.verb == "probe" else _run(flags)
+    except PaperError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+
+
+def _probe() -> int:
+    found = probe()
+    _say(found.system)
+    for level, layers in LAYERS.items():
+        missing = [f"{name}: {found.missing[name]}" for name in layers if name in found.missing]
+        _say(f"{level:<11} {'; '.join(missing) or 'yes'}")
+    for name, said in found.missing.items():
+        if name not in LAYERS["namespaces"]:
+            _say(f"{name}: {said}")
+    return 0 if found.level is not None else 1
+
+
+def _run(flags: argparse.Namespace) -> int:
+    rules = Comparison(whitespace=flags.whitespace, tolerance=flags.tolerance, order=flags.order)
+    program = read_program(flags.file, flags.tests, rules, coverage=flags.coverage)
+    limits = Limits(
+        cpu_s=flags.cpu_s,
+        total_cpu_s=flags.cpu_s * len(program.tests),
+        memory_mib=flags.memory_mib,
+    )
+    with Sandbox(
+        level=flags.level,
+        workers=1,
+        imports=flags.imports,
+        limits=limits,
+        unsafe_exec=flags.unsafe_exec,
+    ) as sandbox:
+        result = sandbox.run(program)
+    for number, test in enumerate(result.tests, 1):
+        _say(_line(number, test))
+    right = sum(test.passed is True for test in result.tests)
+    asked = sum(test.passed is not None for test in result.tests)
+    _say(
+        f"{right} of {asked} right; {result.cpu_s:.3f} s CPU, {result.peak_bytes / 2**20:.0f} MiB, "
+        f"level {result.level}"
+    )
+    if result.coverage is not None:
+        _say(_missed(result))
+    return 0 if result.passed else 1
+
+
+def _line(number: int, test: TestResult) -> str:
+    verdict = {True: "right", False: "wrong", None: "not asked"}[test.passed]
+    if test.outcome != "ok":
+        verdict = test.outcome
+    where = f" (line {test.line})" if test.line is not None else ""
+    said = test.error or (repr(test.value) if test.value is not None else repr(test.stdout))
+    shown = said if said.isprintable() else ascii(said)
+    return f"{number:>4}  {verdict:<9}  {test.cpu_s:6.3f} s  {shown[:_SHOWN]}{where}"
+
+
+def _missed(result: RunResult) -> str:
+    assert result.coverage is not None
+    pairs = zip(result.coverage.statements, result.coverage.ran, strict=True)
+    missed = sorted({place.line for place, ran in pairs if not ran})
+    return f"lines that never ran: {', '.join(map(str, missed)) or 'none'}"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m papercore.sandbox", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs.add_parser("probe", help="how programs are confined on this machine")
+    run = verbs.add_parser("run", help="run one program on its tests")
+    run.add_argument("file", type=Path, help="Python source")
+    run.add_argument("--tests", type=Path, required=True, help="JSON file, see `programs`")
+    run.add_argument("--level", choices=get_args(Level), default="landlock")
+    run.add_argument("--cpu-s", type=float, default=Limits.cpu_s, help="CPU seconds of a test")
+    run.add_argument("--memory-mib", type=int, default=Limits.memory_mib)
+    run.add_argument("--imports", nargs="*", default=(), help="modules to import before it runs")
+    run.add_argument("--whitespace", choices=("exact", "lines", "tokens"), default="lines")
+    run.add_argument("--order", choices=("exact", "any"), default="exact")
+    run.add_argument("--tolerance", type=float, default=0.0, help="between numbers")
+    run.add_argument("--coverage", action="store_true", help="say which lines never ran")
+    run.add_argument("--unsafe-exec", action="store_true", help="run at a weaker level too")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

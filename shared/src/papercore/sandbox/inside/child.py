@@ -1,0 +1,219 @@
+"""The process that runs one program: all of its tests, one after the other, then it ends.
+
+What it says goes through a pipe, as frames: the run's nonce, a length, JSON. It is not believed:
+the fork server measures time and memory itself, and the program may write frames as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import io
+import json
+import os
+import struct
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast
+
+from .plain import dumps, loads
+from .probes import PROBE, Place, instrumented
+
+__all__ = ["HEADER", "NONCE_BYTES", "run"]
+
+NONCE_BYTES: Final = 16
+HEADER: Final = struct.Struct("=16sI")
+"""Of a frame: nonce and length."""
+
+FILE = "<program>"
+_MESSAGE = 300
+"""Letters of an error message."""
+
+
+class Frames:
+    """Writes frames."""
+
+    def __init__(self, pipe: int, nonce: bytes) -> None:
+        self._pipe, self._nonce = pipe, nonce
+
+    def send(self, **fields: object) -> None:
+        """Writes one frame."""
+        content = json.dumps(fields).encode()
+        data = memoryview(HEADER.pack(self._nonce, len(content)) + content)
+        while data:
+            data = data[os.write(self._pipe, data) :]
+
+
+def run(request: dict[str, Any], first: int, pipe: int, stdin: int, stdout: int) -> None:
+    """Runs a program on its tests from one on; never comes back to whoever called.
+
+    Args:
+        request: Code, tests and what is wanted, as the parent sent it.
+        first: Index of the first test to run.
+        pipe: Takes frames.
+        stdin: File that a test's input is put into; 0 is it too.
+        stdout: The same of output, and 1.
+    """
+    frames = Frames(pipe, bytes.fromhex(request["nonce"]))
+    program = _compiled(request, frames)
+    if program is not None:
+        code, places = program
+        frames.send(compiled=[list(one) for one in places])
+        hits = bytearray(len(places))
+        tests = request["tests"][first:]
+        runs = _calls if request["kind"] == "call" else _scripts
+        for found in runs(request, code, hits, tests, _Streams(stdin, stdout, request["output"])):
+            frames.send(**found, hits=hits.hex())
+    os._exit(0)
+
+
+class _Streams:
+    """Standard input and output of a test, as files, so that `open(0)` and `os.write(1)` work."""
+
+    def __init__(self, stdin: int, stdout: int, most_bytes: int) -> None:
+        self._stdin, self._stdout, self._most = stdin, stdout, most_bytes
+
+    def open(self, text: str) -> None:
+        """Begins a test."""
+        os.ftruncate(self._stdin, 0)
+        os.ftruncate(self._stdout, 0)
+        content = text.encode("utf-8", "surrogateescape")
+        os.pwrite(self._stdin, content, 0)
+        for place, number in ((self._stdin, 0), (self._stdout, 1)):
+            os.lseek(place, 0, os.SEEK_SET)
+            os.dup2(place, number)
+        sys.stdin = io.TextIOWrapper(io.FileIO(0, "rb", closefd=False), "utf-8", "surrogateescape")
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(io.FileIO(1, "wb", closefd=False)), "utf-8", "surrogateescape"
+        )
+        sys.stdin.reconfigure(newline=None)
+        sys.stderr = io.TextIOWrapper(io.FileIO(2, "wb", closefd=False), "utf-8", "replace")
+
+    def close(self) -> tuple[str, bool]:
+        """Ends a test; what was written, and whether that was too much."""
+        full = False
+        try:
+            sys.stdout.flush()
+        except OSError:
+            full = True
+        except ValueError:  # the program closed it
+            pass
+        content = os.pread(self._stdout, self._most + 1, 0)
+        full = full or len(content) > self._most
+        return content[: self._most].decode("utf-8", "backslashreplace"), full
+
+
+def _compiled(request: dict[str, Any], frames: Frames) -> tuple[types.CodeType, list[Place]] | None:
+    """The program; or a frame that says why there is none."""
+    try:
+        source = request["code"]
+        places: list[Place] = []
+        if request["coverage"]:
+            tree, places = instrumented(ast.parse(source, FILE))
+            return compile(tree, FILE, "exec", dont_inherit=True), places
+        return compile(source, FILE, "exec", dont_inherit=True), places
+    except MemoryError:
+        frames.send(failed="memory", error="MemoryError while it was compiled")
+    except (SyntaxError, ValueError, RecursionError, OverflowError) as error:
+        frames.send(failed="compile", **_told(error))
+    return None
+
+
+def _scripts(
+    request: dict[str, Any],
+    code: types.CodeType,
+    hits: bytearray,
+    tests: list[dict[str, Any]],
+    streams: _Streams,
+) -> Iterator[dict[str, object]]:
+    """A program that reads and writes: it is run anew for each test."""
+    del request
+    for test in tests:
+        streams.open(test["stdin"])
+        failure = _caught(lambda: _execute(code, hits, "__main__"))
+        yield _outcome(streams, failure)
+
+
+def _calls(
+    request: dict[str, Any],
+    code: types.CodeType,
+    hits: bytearray,
+    tests: list[dict[str, Any]],
+    streams: _Streams,
+) -> Iterator[dict[str, object]]:
+    """A function, or a method of a class `Solution`: defined once, called for each test."""
+    space: dict[str, Any] = {}
+    streams.open("")
+    broken = _caught(lambda: space.update(_execute(code, hits, "solution")))
+    for test in tests:
+        failure = broken
+        values: list[str] = []
+        if broken is None:
+            streams.open(test.get("stdin", ""))
+            arguments = cast("list[object]", loads(test["arguments"]))
+
+            def call(arguments: list[object] = arguments, values: list[str] = values) -> None:
+                function = _function(space, request["function"])
+                returned = function(*arguments)
+                values.append(dumps(returned, most_bytes=request["output"]))
+
+            failure = _caught(call)
+        found = _outcome(streams, failure)
+        yield {**found, "value": values[0]} if values else found
+
+
+def _function(space: dict[str, Any], name: str) -> Callable[..., object]:
+    if callable(found := space.get(name)):
+        return cast("Callable[..., object]", found)
+    solution = space.get("Solution")
+    if isinstance(solution, type) and hasattr(solution, name):
+        return cast("Callable[..., object]", getattr(solution(), name))
+    raise NameError(f"there is no function {name!r}, and no class Solution that has it")
+
+
+def _execute(code: types.CodeType, hits: bytearray, name: str) -> dict[str, Any]:
+    """Runs a program in a module of its own; its globals."""
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    space = module.__dict__
+    space.update({"__builtins__": builtins, PROBE: hits})
+    exec(code, space)  # noqa: S102 - this is what the process is for
+    return space
+
+
+def _caught(work: Callable[[], object]) -> dict[str, object] | None:
+    """What went wrong, if anything did."""
+    try:
+        work()
+    except SystemExit as error:
+        if error.code in (None, 0):
+            return None
+        return {"outcome": "runtime", "error": f"SystemExit: {error.code!s:.100}"}
+    except MemoryError as error:
+        return {"outcome": "memory", **_told(error)}
+    except BaseException as error:  # noqa: BLE001 - a program may raise anything
+        return {"outcome": "runtime", **_told(error)}
+    return None
+
+
+def _outcome(streams: _Streams, failure: dict[str, object] | None) -> dict[str, object]:
+    text, full = streams.close()
+    if full:
+        return {"outcome": "output", "stdout": text}
+    return {"outcome": "ok", **(failure or {}), "stdout": text}
+
+
+def _told(error: BaseException) -> dict[str, object]:
+    """An error in one line, and the line of the program that it comes from."""
+    try:
+        said = str(error)
+    except BaseException:  # noqa: BLE001 - it is the program's own
+        said = ""
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == FILE:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return {"error": f"{type(error).__name__}: {said}"[:_MESSAGE], "line": line}

@@ -1,0 +1,248 @@
+"""A running program, seen from outside: what it says, how long it takes, how it ends.
+
+child = Child(request, 0, layers, hangup=3)
+child.follow(found)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import math
+import os
+import select
+import signal
+import time
+from typing import Any, Final
+
+from . import kernel, seccomp
+from .child import HEADER, run
+
+__all__ = ["Child"]
+
+_SLACK_BYTES = 65536
+"""What a frame may have beyond output (up to 6 letters each), places and hits: the message."""
+_OPEN_FILES, _PROCESSES = 4096, 64
+_BROKEN: Final = 99
+"""Exit code of a child that failed before the program ran."""
+_TICK_S, _LONGEST_TICK_S = 0.002, 0.05
+"""How often CPU time is looked at: at first, and later."""
+
+
+class Child:
+    """A running program, seen from outside."""
+
+    def __init__(
+        self, request: dict[str, Any], first: int, layers: set[str], *, hangup: int
+    ) -> None:
+        """Starts a child on the tests from one on.
+
+        Args:
+            request: As the parent sent it.
+            layers: How the child is confined.
+            hangup: Socket to the parent; when it hangs up, nobody wants the result.
+        """
+        self._request, self._hangup = request, hangup
+        self._nonce = bytes.fromhex(request["nonce"])
+        self._most = 8 * request["output"] + 16 * len(request["code"]) + _SLACK_BYTES
+        stdin, stdout = os.memfd_create("stdin"), os.memfd_create("stdout")
+        self._pipe, pipe = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                _confine(request, layers, (stdin, stdout, pipe))
+                run(request, first, pipe=5, stdin=3, stdout=4)
+            finally:
+                os._exit(_BROKEN)
+        for one in (stdin, stdout, pipe):
+            os.close(one)
+        self._pidfd = os.pidfd_open(self._pid)
+        self._clock = (~self._pid << 3) | 2  # the CPU clock of a process, as libc computes it
+        self._buffer = bytearray()
+
+    def follow(self, found: dict[str, Any]) -> None:
+        """Reads frames until the program is done or must be killed; adds what it did."""
+        request, tests = self._request, found["tests"]
+        before = found["cpu_s"]
+        expected = len(request["tests"])
+        since, wall = 0.0, time.monotonic()
+        reason = None
+        tick = _TICK_S
+        compiling = True
+        poll = select.poll()
+        for one in (self._pipe, self._pidfd):
+            poll.register(one, select.POLLIN)
+        hangup = select.poll()
+        hangup.register(self._hangup, select.POLLIN | select.POLLHUP)
+        ended = False
+        while len(tests) < expected and not ended:
+            events = dict(poll.poll(tick * 1000))
+            now, used = time.monotonic(), self._cpu_s()
+            limit = request["compile_cpu_s"] if compiling else request["cpu_s"]
+            if self._pipe in events:
+                tick = _TICK_S
+                ended = not self._read()
+                for frame in self._frames():
+                    if compiling:
+                        compiling = False
+                        since, wall = used, now
+                        if "failed" in frame:
+                            found["failed"] = frame
+                            ended = True
+                            break
+                        found["places"] = _places(frame)
+                        continue
+                    tests.append(_trusted(frame, used - since, limit))
+                    found["hits"] = _merged(found["hits"], frame.get("hits"))
+                    since, wall = used, now
+                    if len(tests) == expected:
+                        break
+                continue
+            if self._pidfd in events:
+                ended = True
+            elif hangup.poll(0):
+                self._kill()
+                os._exit(0)
+            elif used - since > limit or before + used > request["total_cpu_s"]:
+                reason = "timeout"
+                break
+            elif now - wall > request["wall_s"]:
+                reason = "wall"
+                break
+            tick = min(2 * tick, _LONGEST_TICK_S)
+        self._finish(found, reason, compiling=compiling)
+
+    def _finish(self, found: dict[str, Any], reason: str | None, *, compiling: bool) -> None:
+        done = len(found["tests"]) >= len(self._request["tests"]) or "failed" in found
+        self._kill()
+        _, status, usage = os.wait4(self._pid, 0)
+        os.close(self._pipe)
+        os.close(self._pidfd)
+        found["cpu_s"] += usage.ru_utime + usage.ru_stime
+        found["memory"] = max(found["memory"], usage.ru_maxrss * 1024)
+        if done:
+            return
+        failure = _failure(reason, os.waitstatus_to_exitcode(status), started=not compiling)
+        if compiling:
+            found["failed"] = {"failed": failure["outcome"], "error": failure["error"]}
+        else:
+            found["tests"].append(failure)
+
+    def _cpu_s(self) -> float:
+        try:
+            return time.clock_gettime(self._clock)
+        except OSError:  # it is dead
+            return 0.0
+
+    def _kill(self) -> None:
+        try:
+            os.killpg(self._pid, signal.SIGKILL)
+        except OSError:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def _read(self) -> bool:
+        """Takes what is in the pipe; False at its end, or if that is too much."""
+        data = os.read(self._pipe, 1 << 20)
+        self._buffer += data
+        return bool(data) and len(self._buffer) <= self._most
+
+    def _frames(self) -> list[dict[str, Any]]:
+        found = []
+        while len(self._buffer) >= HEADER.size:
+            nonce, length = HEADER.unpack_from(self._buffer)
+            if nonce != self._nonce or len(self._buffer) < HEADER.size + length:
+                break
+            content = bytes(self._buffer[HEADER.size : HEADER.size + length])
+            del self._buffer[: HEADER.size + length]
+            try:
+                frame = json.loads(content)
+            except (ValueError, RecursionError):
+                break
+            if isinstance(frame, dict):
+                found.append(frame)
+        return found
+
+
+def _confine(request: dict[str, Any], layers: set[str], files: tuple[int, int, int]) -> None:
+    """Makes this process one that can compute and nothing else; files become 3, 4 and 5."""
+    os.setsid()
+    kernel.die_with_parent()
+    high = [fcntl.fcntl(one, fcntl.F_DUPFD, 64) for one in files]
+    os.closerange(3, 64)
+    for number, one in enumerate(high, 3):
+        os.dup2(one, number)
+    os.closerange(6, 4096)
+    os.dup2(0, 1)  # the fork server's own input is /dev/null
+    os.dup2(0, 2)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    kernel.limit_resources(
+        cpu_s=math.ceil(request["total_cpu_s"] + request["compile_cpu_s"]) + 1,
+        memory=request["memory"],
+        file_bytes=request["output"] + 1,
+        open_files=_OPEN_FILES,
+        processes=None if "seccomp" in layers else _PROCESSES,
+    )
+    if "seccomp" in layers:
+        seccomp.restrict_calls(files="landlock" in layers)
+    gc.enable()
+
+
+def _places(frame: dict[str, Any]) -> list[list[int]]:
+    """Places of statements, if that is what the frame holds."""
+    found = frame.get("compiled")
+    if not isinstance(found, list):
+        return []
+    good = all(
+        isinstance(one, list) and len(one) == 4 and all(type(number) is int for number in one)
+        for one in found
+    )
+    return found if good else []
+
+
+def _trusted(frame: dict[str, Any], used_s: float, limit_s: float) -> dict[str, Any]:
+    """What a child says of a test, with types that are checked and the time that it took."""
+    outcome = frame.get("outcome")
+    if outcome not in ("ok", "runtime", "memory", "output"):
+        outcome = "runtime"
+    found: dict[str, Any] = {"outcome": outcome, "cpu_s": used_s}
+    for name in ("stdout", "value", "error"):
+        if isinstance(frame.get(name), str):
+            found[name] = frame[name]
+    if type(frame.get("line")) is int:
+        found["line"] = frame["line"]
+    if used_s > limit_s:
+        found["outcome"] = "timeout"
+    return found
+
+
+def _merged(hits: str, more: object) -> str:
+    """Statements that ran in any test: both as hexadecimal bytes."""
+    if not isinstance(more, str):
+        return hits
+    try:
+        first, second = bytes.fromhex(hits), bytes.fromhex(more)
+    except ValueError:
+        return hits
+    if not first:
+        return more
+    if len(first) != len(second):
+        return hits
+    both = int.from_bytes(first, "big") | int.from_bytes(second, "big")
+    return both.to_bytes(len(first), "big").hex()
+
+
+def _failure(reason: str | None, exit_code: int, *, started: bool) -> dict[str, Any]:
+    """What a test came to whose process ended, or was ended, before it was done."""
+    if reason == "timeout" or exit_code == -signal.SIGXCPU:
+        return {"outcome": "timeout", "error": "its CPU time is up"}
+    if reason == "wall":
+        return {"outcome": "timeout", "error": "it waited for too long"}
+    if exit_code == -signal.SIGKILL:
+        return {"outcome": "memory", "error": "the system killed it, most likely for its memory"}
+    if exit_code == _BROKEN and not started:
+        return {"outcome": "infra", "error": "its process could not be set up"}
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        return {"outcome": "runtime", "error": f"killed by {name}"}
+    return {"outcome": "runtime", "error": f"it ended itself with exit code {exit_code}"}
