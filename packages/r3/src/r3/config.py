@@ -16,11 +16,14 @@ from pydantic import Field, model_validator
 
 from papercore.config import Config, RunConfig
 from papercore.generate.endpoint import EndpointConfig
+from papercore.sandbox.levels import Level
 
 TaskName: TypeAlias = Literal[
-    "gsm8k", "svamp", "mnli", "snli", "race-high", "race-middle", "boardgame", "world"
+    *("gsm8k", "gsm8k-pcot", "svamp", "mnli", "snli", "race-high", "race-middle", "boardgame"),
+    "world",
 ]
-"""What is asked. `boardgame` is BoardgameQA in any of its variants; `world` is the miniature's."""
+"""What is asked. In `gsm8k-pcot` rationales are programs; `boardgame` is BoardgameQA in any of its
+variants; `world` is the miniature's."""
 
 CutRule: TypeAlias = Literal["auto", "lines", "sentences", "tokens", "code-lines", "regex"]
 """Where a rationale may be cut; `auto` is the task's own: lines where a rationale has some."""
@@ -140,6 +143,21 @@ class RewardConfig(Config):
     """Largest absolute reward. Source: official `R3_others`."""
 
 
+class SandboxConfig(Config):
+    """How rationales that are programs are run, for task=gsm8k-pcot; see `papercore.sandbox`."""
+
+    how: ClassVar[frozenset[str]] = frozenset({"level", "unsafe_exec"})
+
+    level: Level = "landlock"
+    """The weakest confinement that will do; where the machine does not grant it, no program runs."""
+    unsafe_exec: bool = False
+    """Run programs all the same then, at the strongest level that there is."""
+    sympy: bool = False
+    """Import sympy for every program, as official code does."""
+    cpu_s: Positive = 2.0
+    """CPU seconds of a program. Source: official, 2 by the clock."""
+
+
 class PPOConfig(Config):
     """The update. Source, where not said otherwise: official `R3_math`."""
 
@@ -223,6 +241,8 @@ class PrepareConfig(RunConfig):
     """Model reference: count tokens, and report how `cut` would cut the rationales."""
     cut: CutConfig = CutConfig()
     """For that report only; training cuts by its own `cut`."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """For rationales that are programs: they are run to see that they come to the right answer."""
 
 
 class StageConfig(RunConfig):
@@ -288,6 +308,8 @@ class TrainConfig(StageConfig):
     """Where demonstrations are cut."""
     reward: RewardConfig = RewardConfig()
     """What a rollout earns."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """How rollouts that are programs are run."""
     ppo: PPOConfig = PPOConfig()
     """The update. grpo and rloo take beta, epochs, minibatches, clip and grad_clip of it, grpo also
     reduction and entropy_coef; they have no critic, GAE and whitening."""
@@ -378,6 +400,8 @@ class EvalConfig(RunConfig):
     against: tuple[Path, ...] = ()
     """Run folders of other evaluations of the same questions, to compare with pair by pair; with
     `--resume` also afterwards."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """How answers that are programs are run."""
     endpoint: EndpointConfig = EndpointConfig()
     """For an openai: model."""
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from r3.demos import Encoded
 from r3.verifiers import Verifier
 
 __all__ = ["Solved", "solve"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,15 @@ def solve(
         return []
     prompts = [one.prompt for one in encoded]
     rollouts = sample(model, prompts, seeds, sampling=sampling, pad_id=pad_id)
+    texts = [decode(tokenizer, rollout.response) for rollout in rollouts]
+    verdicts = verifier.verify_all(
+        (text, one.demo.gold) for text, one in zip(texts, encoded, strict=True)
+    )
+    failed = [verdict.error for verdict in verdicts if verdict.error is not None]
+    if failed:
+        logger.warning("%d answers count as wrong: %s", len(failed), failed[0])
     found = []
-    for one, rollout in zip(encoded, rollouts, strict=True):
-        text = decode(tokenizer, rollout.response)
-        verdict = verifier.verify(text, one.demo.gold)
+    for one, rollout, text, verdict in zip(encoded, rollouts, texts, verdicts, strict=True):
         found.append(
             Solved(
                 id=one.demo.id,

@@ -278,7 +278,7 @@ def _without_options(text: str) -> str:
     return "\n".join(lines[:head]).rstrip() if listed else text
 
 
-_MATHS: frozenset[TaskName] = frozenset({"gsm8k", "svamp"})
+_MATHS: frozenset[TaskName] = frozenset({"gsm8k", "gsm8k-pcot", "svamp"})
 _NLI: frozenset[TaskName] = frozenset({"mnli", "snli"})
 _RACE: frozenset[TaskName] = frozenset({"race-high", "race-middle"})
 _BOARDGAME: frozenset[TaskName] = frozenset({"boardgame"})

@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import import_module
 from numbers import Real
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from papercore.errors import ConfigError
-from r3.config import RewardConfig
+from r3.config import RewardConfig, SandboxConfig
 from r3.demos import Demo
 from r3.tasks import task_named
 from r3.verifiers import Verdict, Verifier, verifier_for
 
-__all__ = ["Outcome", "Reward", "RewardFunction", "reward_for"]
+__all__ = ["Judge", "Outcome", "Reward", "RewardFunction", "reward_for", "score_all"]
 
 RewardFunction: TypeAlias = Callable[[str, Demo], object]
 """A function of a user's own: the whole rationale and the demonstration -> a finite number."""
@@ -50,6 +50,14 @@ class Outcome:
     error: str | None = None
 
 
+class Judge(Protocol):
+    """A reward: of the whole rationale, prefix included."""
+
+    def __call__(self, text: str, demo: Demo, /) -> Outcome:
+        """What one rollout earned."""
+        ...
+
+
 @dataclass(frozen=True)
 class Reward:
     """The reward of a task; `reward_for` makes it.
@@ -72,10 +80,22 @@ class Reward:
         Raises:
             DataError: The right answer of the demonstration cannot be read.
         """
-        verdict = self.verifier.verify(text, demo.gold)
+        return self.score_all([(text, demo)])[0]
+
+    def score_all(self, rollouts: Sequence[tuple[str, Demo]]) -> list[Outcome]:
+        """The same of several, which a verifier may read at the same time."""
+        verdicts = self.verifier.verify_all((text, demo.gold) for text, demo in rollouts)
+        return [
+            self._outcome(text, demo, verdict)
+            for (text, demo), verdict in zip(rollouts, verdicts, strict=True)
+        ]
+
+    def _outcome(self, text: str, demo: Demo, verdict: Verdict) -> Outcome:
         if self.function is not None:
             outcome = _own(self.function, text, demo, verdict)
             return replace(outcome, reward=max(-self.clip, min(self.clip, outcome.reward)))
+        if verdict.error is not None:
+            return Outcome(0.0, correct=False, parsed=None, error=verdict.error)
         partial = 0.0 if verdict.parsed is None else self.partial
         return Outcome(1.0 if verdict.correct else partial, verdict.correct, verdict.parsed)
 
@@ -84,18 +104,30 @@ class Reward:
         return self.score(text, demo)
 
 
-def reward_for(task: str, config: RewardConfig) -> Reward:
+def score_all(judge: Judge, rollouts: Sequence[tuple[str, Demo]]) -> list[Outcome]:
+    """What rollouts earned, in their order."""
+    if isinstance(judge, Reward):
+        return judge.score_all(rollouts)
+    return [judge(text, demo) for text, demo in rollouts]
+
+
+def reward_for(task: str, config: RewardConfig, sandbox: SandboxConfig | None = None) -> Reward:
     """The reward of a task.
+
+    Args:
+        task: Its name.
+        config: What is paid.
+        sandbox: How programs are run, where a task's rationales are some; None is the default.
 
     Raises:
         ConfigError: The function cannot be imported or called, or a partial reward comes with it,
             which would have no effect.
     """
-    verifier = verifier_for(task)
+    verifier = verifier_for(task, sandbox)
     if config.function is None:
         partial = task_named(task).partial if config.partial is None else config.partial
         return Reward(verifier, partial)
-    if config.partial is not None:
+    if config.partial:
         raise ConfigError(
             f"partial={config.partial} has no effect beside function={config.function}: let the "
             "function give it"

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
-
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -18,22 +16,14 @@ from papercore.rl.rollouts import Rollout
 from papercore.rl.sampling import sample
 from papercore.rl.settings import Sampling
 from papercore.seeds import fan_out
-from r3.demos import Demo, Encoded, Start
+from r3.demos import Encoded, Start
 from r3.dump import Dumped
-from r3.rewards import Outcome
+from r3.rewards import Judge, Outcome, score_all
 
 __all__ = ["Judge", "Judged", "dumped", "judge", "roll_out", "row_seeds"]
 
 BROKEN = "�"
 """What a decoder writes for bytes that are no character."""
-
-
-class Judge(Protocol):
-    """A reward: of the whole rationale, prefix included."""
-
-    def __call__(self, text: str, demo: Demo, /) -> Outcome:
-        """What one rollout earned."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -102,16 +92,20 @@ def judge(
     reward: Judge,
 ) -> list[Judged]:
     """Verifies prefix and generated tokens as one text, decoded in one go."""
+    ones = [encoded[start.demo] for start in starts]
+    givens = [one.target[: start.cut] for one, start in zip(ones, starts, strict=True)]
+    texts = [
+        _text(tokenizer, (*given, *rollout.response))
+        for given, rollout in zip(givens, rollouts, strict=True)
+    ]
+    outcomes = score_all(reward, [(text, one.demo) for text, one in zip(texts, ones, strict=True)])
     found: list[Judged] = []
-    for rollout, start in zip(rollouts, starts, strict=True):
-        one = encoded[start.demo]
-        given = one.target[: start.cut]
-        text = _text(tokenizer, (*given, *rollout.response))
-        prefix = _text(tokenizer, given)
+    for place, (rollout, text) in enumerate(zip(rollouts, texts, strict=True)):
+        prefix = _text(tokenizer, givens[place])
         seamless = text.startswith(prefix)
         response = text[len(prefix) :] if seamless else _text(tokenizer, rollout.response)
-        outcome = _checked(reward(text, one.demo))
-        found.append(Judged(start, one, rollout, prefix, response, outcome))
+        outcome = _checked(outcomes[place])
+        found.append(Judged(starts[place], ones[place], rollout, prefix, response, outcome))
     return found
 
 

@@ -42,6 +42,7 @@ _OTHERS: Mapping[str, str] = {
     "race-high": "middle",
     "race-middle": "high",
     "gsm8k": "socratic",
+    "gsm8k-pcot": "socratic",
 }
 """Parts of releases that are no part of the task."""
 _UNRELEASED = frozenset({"validation_matched"})

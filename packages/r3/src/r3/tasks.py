@@ -18,6 +18,7 @@ from papercore.config import near_miss
 from papercore.errors import ConfigError, DataError
 from r3.config import CutRule, TaskName
 from r3.numbers import number_text, parse_number
+from r3.programs import answer_place, without_statement
 from r3.statements import Split, bare, split_statements
 
 __all__ = [
@@ -130,7 +131,8 @@ _BOARDGAME_ALIASES: Mapping[str, str] = MappingProxyType(
 
 _COT = "CoT-Collection (kaist-ai/CoT-Collection, CC BY 4.0) with --rationales"
 _NO_PROGRAMS = (
-    "Rationales in words only: the paper's programs (P-CoT) are in no public set of this task."
+    "Rationales in words only: the paper's programs (P-CoT) are in no public set of this task. If "
+    "you have some, take --task gsm8k-pcot."
 )
 _NLI_NOTE = (
     "Released without rationales: alone it can only be tested on. For training join "
@@ -190,6 +192,23 @@ _ALL = (
         hub=Hub("openai/gsm8k", "main"),
     ),
     Task(
+        name="gsm8k-pcot",
+        what="the same problems; a rationale is a Python program that returns the number",
+        verifier="program",
+        marker="",
+        cut="code-lines",
+        partial=0.2,  # source: official code
+        source="Cobbe et al. 2021; hub openai/gsm8k, part main",
+        licence="MIT",
+        note=(
+            "Released without programs: alone it can only be tested on. For training give records "
+            "of your own whose rationale is a function solution() that returns the answer "
+            "(question, answer_cot, answer_value; or question, answer with #### 18 in its last "
+            "line)."
+        ),
+        hub=Hub("openai/gsm8k", "main"),
+    ),
+    Task(
         name="svamp",
         what="short word problems with a number as the answer",
         verifier="number",
@@ -201,7 +220,7 @@ _ALL = (
         note=(
             "Released with equations and without rationales: alone it can only be tested on. For "
             "training give records with a rationale (question, answer_cot, answer_value, or your "
-            f"own fields). {_NO_PROGRAMS}"
+            "own fields), in words: programs are known for gsm8k-pcot alone."
         ),
         hub=Hub("ChilleD/SVAMP"),
     ),
@@ -271,12 +290,16 @@ def compose(task: str, rationale: str, gold: str) -> tuple[str, int]:
 
     Returns:
         The text, and where in it the statement of the answer begins: our last line, or the last
-        sentence of the rationale if that states the answer as well.
+        sentence of the rationale if that states the answer as well. A program stays as it is, and
+        its statement is the line that returns the answer.
 
     Raises:
         DataError: The rationale holds the answer marker before its end.
     """
     found = task_named(task)
+    if found.verifier == "program":
+        program = without_statement(rationale)
+        return program, answer_place(program)
     if not found.marker:
         text = rationale.strip()
         return text, len(text) - len(text.split()[-1]) if text else 0
@@ -301,7 +324,7 @@ def read_answer(task: Task, text: str) -> str | None:
     This reads data, which are worded in many ways. Answers of models are for the verifiers.
     """
     stated = bare(text)
-    if task.verifier == "number":
+    if task.verifier in ("number", "program"):
         value = parse_number(stated)
         return None if value is None else number_text(value)
     if task.verifier == "option":

@@ -128,13 +128,17 @@ def _check(config: TrainConfig, flags: RunFlags, prepared: Prepared) -> None:
     if flags.device == "cuda:all":
         raise ConfigError("--device cuda:all is for answering: start `accelerate launch` to train")
     demo = prepared.split("train")[0]
-    outcome = reward_for(prepared.task, config.reward).score(demo.target, demo)
+    outcome = reward_for(prepared.task, config.reward, config.sandbox).score(demo.target, demo)
     if outcome.error is not None:
         logger.warning(
-            "reward.function=%s fails on the demonstration of %r (%s): rollouts for which it does "
-            "are left out",
-            *(config.reward.function, demo.id, outcome.error),
+            "%s fails on the demonstration of %r (%s): rollouts for which it does are left out",
+            *(_what_judges(config), demo.id, outcome.error),
         )
+
+
+def _what_judges(config: TrainConfig) -> str:
+    own = config.reward.function
+    return "the sandbox" if own is None else f"reward.function={own}"
 
 
 def otherwise(

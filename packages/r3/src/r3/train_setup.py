@@ -96,7 +96,7 @@ def lay_ground(
         DataError: No start state leaves room for an answer.
         ModelError: The tokenizer cannot do what is needed.
     """
-    reward = reward_for(prepared.task, config.reward)
+    reward = reward_for(prepared.task, config.reward, config.sandbox)
     demos = prepared.split("train")[: config.limit]
     encoded, counts = encode_all(demos, tokenizer, prepared.prompt, config.cut, prepared.task)
     found = starts_for(config.curriculum, encoded, config.cut)
@@ -154,7 +154,7 @@ def evaluator(
     """Greedy answers to the dev questions, which the processes share; None if there are none."""
     if not dev:
         return None
-    verifier: Verifier = verifier_for(task)
+    verifier: Verifier = verifier_for(task, config.sandbox)
     share = shard(len(dev), accelerator)
     own = dev[share.start : share.stop]
     end = tokenizer.eos_token_id

@@ -17,18 +17,27 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Protocol
 
 from papercore.errors import ConfigError, DataError
+from r3.config import SandboxConfig
 from r3.numbers import number_text, parse_number
+from r3.programs import Ran, run_programs
 from r3.stated import has_statement, last_word, stated
 from r3.tasks import OPTIONS, VerifierKind, task_named
 
-__all__ = ["TOLERANCE", "Verdict", "Verifier", "make_verifier", "verifier_for"]
+__all__ = [
+    "TOLERANCE",
+    "ProgramVerifier",
+    "Verdict",
+    "Verifier",
+    "make_verifier",
+    "verifier_for",
+]
 
 TOLERANCE = Fraction(1, 100)
 """How far a number may be from the right one. Source: official code, 1e-2."""
@@ -55,10 +64,12 @@ class Verdict:
     Attributes:
         parsed: The stated answer, in one form per value; None if there is none, or several.
         correct: Whether it is the right one.
+        error: Why nobody knows, if the sandbox of programs failed: neither right nor wrong.
     """
 
     parsed: str | None
     correct: bool
+    error: str | None = None
 
 
 class Verifier(Protocol):
@@ -69,6 +80,14 @@ class Verifier(Protocol):
 
         Raises:
             DataError: The right answer cannot be read; `prepare` leaves such questions out.
+        """
+        ...
+
+    def verify_all(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
+        """Judges rationales, each with its right answer, in their order.
+
+        Raises:
+            DataError: A right answer cannot be read.
         """
         ...
 
@@ -102,6 +121,10 @@ class Stated(ABC):
             raise DataError(f"the right answer {gold[:50]!r} cannot be read: correct the data")
         parsed = self.answer(text)
         return Verdict(parsed, parsed is not None and self.same(parsed, wanted))
+
+    def verify_all(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
+        """As `Verifier` says."""
+        return [self.verify(text, gold) for text, gold in pairs]
 
     def check_gold(self, gold: str) -> bool:
         """As `Verifier` says."""
@@ -216,24 +239,67 @@ class MarkerVerifier(Stated):
         return None if self.marker and self.marker in text else _bare(text) or None
 
 
+class ProgramVerifier:
+    """Programs, by the number that they come to, within a tolerance; see `r3.programs`.
+
+    A program with an error or without an end has no answer.
+
+    Args:
+        sandbox: How they are run; no program runs before the first one is verified.
+        tolerance: How far a number may be from the right one.
+    """
+
+    def __init__(self, sandbox: SandboxConfig, tolerance: Fraction = TOLERANCE) -> None:
+        self.sandbox, self.tolerance = sandbox, tolerance
+
+    def verify(self, text: str, gold: str) -> Verdict:
+        """As `Verifier` says."""
+        return self.verify_all([(text, gold)])[0]
+
+    def verify_all(self, pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
+        """As `Verifier` says; several programs run at a time."""
+        pairs = list(pairs)
+        wanted = [_number(gold) for _, gold in pairs]
+        ran = run_programs([text for text, _ in pairs], self.sandbox)
+        return [self.judge(one, gold) for one, gold in zip(ran, wanted, strict=True)]
+
+    def judge(self, ran: Ran, gold: Fraction) -> Verdict:
+        """What a program that was run is worth."""
+        if ran.value is None:
+            return Verdict(None, correct=False, error=ran.reason if ran.failed else None)
+        return Verdict(number_text(ran.value), abs(ran.value - gold) <= self.tolerance)
+
+    def check_gold(self, gold: str) -> bool:
+        """As `Verifier` says."""
+        return parse_number(gold) is not None
+
+    def states_answer(self, text: str) -> bool:
+        """Never: a program answers when it returns, and `Demo.answer_at` keeps that line out."""
+        return False
+
+
 def make_verifier(
     kind: VerifierKind,
     *,
     marker: str = "####",
     labels: Sequence[str] = OPTIONS,
     aliases: Mapping[str, str] = MappingProxyType({}),
+    sandbox: SandboxConfig | None = None,
 ) -> Verifier:
     """Verifier of a kind of answer.
 
     Args:
         kind: What answers are.
-        marker: What stands before an answer; may be empty for numbers alone.
+        marker: What stands before an answer; may be empty for numbers, and programs have none.
         labels: For `label` the words, for `option` the letters that there are.
         aliases: For `label` other words -> the label that they mean.
+        sandbox: For `program` how programs are run; None is the default.
 
     Raises:
-        ConfigError: There is no such verifier here.
+        ConfigError: Marker is empty.
     """
+    if kind == "program":
+        return ProgramVerifier(sandbox or SandboxConfig())
     if not marker and kind != "number":
         raise ConfigError(f"marker is empty: answers of kind {kind} need one, such as ####")
     if kind == "number":
@@ -242,24 +308,30 @@ def make_verifier(
         return OptionVerifier(marker, labels)
     if kind == "label":
         return LabelVerifier(marker, labels, aliases)
-    if kind == "marker":
-        return MarkerVerifier(marker)
-    raise ConfigError(
-        "programs are verified in the sandbox, which is not there yet: take a task with answers in"
-        " words"
-    )
+    return MarkerVerifier(marker)
 
 
-def verifier_for(task: str) -> Verifier:
+def verifier_for(task: str, sandbox: SandboxConfig | None = None) -> Verifier:
     """Verifier of a task, by what the task says of its answers.
 
     Raises:
-        ConfigError: There is no such task, or its answers are programs.
+        ConfigError: There is no such task.
     """
     found = task_named(task)
     return make_verifier(
-        found.verifier, marker=found.marker, labels=found.labels, aliases=found.aliases
+        found.verifier,
+        marker=found.marker,
+        labels=found.labels,
+        aliases=found.aliases,
+        sandbox=sandbox,
     )
+
+
+def _number(gold: str) -> Fraction:
+    value = parse_number(gold)
+    if value is None:
+        raise DataError(f"the right answer {gold[:50]!r} cannot be read: correct the data")
+    return value
 
 
 def _name(piece: str) -> str:

@@ -7,6 +7,7 @@ the fork server measures time and memory itself, and the program may write frame
 from __future__ import annotations
 
 import ast
+import atexit
 import builtins
 import io
 import json
@@ -68,6 +69,11 @@ def run(request: dict[str, Any], first: int, pipe: int, stdin: int, stdout: int)
     os._exit(0)
 
 
+def _text(number: int, mode: str) -> io.TextIOWrapper:
+    found = open(number, mode, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+    return cast("io.TextIOWrapper", found)
+
+
 class _Streams:
     """Standard input and output of a test, as files, so that `open(0)` and `os.write(1)` work."""
 
@@ -83,22 +89,20 @@ class _Streams:
         for place, number in ((self._stdin, 0), (self._stdout, 1)):
             os.lseek(place, 0, os.SEEK_SET)
             os.dup2(place, number)
-        sys.stdin = io.TextIOWrapper(io.FileIO(0, "rb", closefd=False), "utf-8", "surrogateescape")
-        sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(io.FileIO(1, "wb", closefd=False)), "utf-8", "surrogateescape"
-        )
-        sys.stdin.reconfigure(newline=None)
-        sys.stderr = io.TextIOWrapper(io.FileIO(2, "wb", closefd=False), "utf-8", "replace")
+        sys.stdin = sys.__stdin__ = _text(0, "r")  # type: ignore[misc]
+        sys.stdout = sys.__stdout__ = self._writer = _text(1, "w")  # type: ignore[misc]
+        sys.stderr = sys.__stderr__ = _text(2, "w")  # type: ignore[misc]
 
     def close(self) -> tuple[str, bool]:
         """Ends a test; what was written, and whether that was too much."""
         full = False
-        try:
-            sys.stdout.flush()
-        except OSError:
-            full = True
-        except ValueError:  # the program closed it
-            pass
+        for writer in (sys.stdout, self._writer):  # the program may have put its own there
+            try:
+                writer.flush()
+            except OSError:
+                full = True
+            except BaseException:  # noqa: BLE001, S110 - it is closed, or the program's own
+                pass
         content = os.pread(self._stdout, self._most + 1, 0)
         full = full or len(content) > self._most
         return content[: self._most].decode("utf-8", "backslashreplace"), full
@@ -132,6 +136,7 @@ def _scripts(
     for test in tests:
         streams.open(test["stdin"])
         failure = _caught(lambda: _execute(code, hits, "__main__"))
+        failure = _caught(atexit._run_exitfuncs) or failure  # noqa: SLF001 - as Python does
         yield _outcome(streams, failure)
 
 

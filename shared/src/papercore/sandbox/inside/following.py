@@ -26,6 +26,8 @@ _SLACK_BYTES = 65536
 _OPEN_FILES, _PROCESSES = 4096, 64
 _BROKEN: Final = 99
 """Exit code of a child that failed before the program ran."""
+_ENDING_S = 1
+"""How long a process may take to die after its pipe is closed."""
 _TICK_S, _LONGEST_TICK_S = 0.002, 0.05
 """How often CPU time is looked at: at first, and later."""
 
@@ -82,7 +84,7 @@ class Child:
             limit = request["compile_cpu_s"] if compiling else request["cpu_s"]
             if self._pipe in events:
                 tick = _TICK_S
-                ended = not self._read()
+                ended, reason = self._read()
                 for frame in self._frames():
                     if compiling:
                         compiling = False
@@ -141,11 +143,17 @@ class Child:
         except OSError:
             os.kill(self._pid, signal.SIGKILL)
 
-    def _read(self) -> bool:
-        """Takes what is in the pipe; False at its end, or if that is too much."""
+    def _read(self) -> tuple[bool, str | None]:
+        """Takes what is in the pipe; whether that is all, and what is wrong with it."""
         data = os.read(self._pipe, 1 << 20)
         self._buffer += data
-        return bool(data) and len(self._buffer) <= self._most
+        if len(self._buffer) > self._most:
+            return True, "flood"
+        if data:
+            return False, None
+        ending = select.poll()
+        ending.register(self._pidfd, select.POLLIN)
+        return True, None if ending.poll(1000 * _ENDING_S) else "hung up"
 
     def _frames(self) -> list[dict[str, Any]]:
         found = []
@@ -166,6 +174,7 @@ class Child:
 
 def _confine(request: dict[str, Any], layers: set[str], files: tuple[int, int, int]) -> None:
     """Makes this process one that can compute and nothing else; files become 3, 4 and 5."""
+    tests = request["tests"]
     os.setsid()
     kernel.die_with_parent()
     high = [fcntl.fcntl(one, fcntl.F_DUPFD, 64) for one in files]
@@ -179,13 +188,17 @@ def _confine(request: dict[str, Any], layers: set[str], files: tuple[int, int, i
     kernel.limit_resources(
         cpu_s=math.ceil(request["total_cpu_s"] + request["compile_cpu_s"]) + 1,
         memory=request["memory"],
-        file_bytes=request["output"] + 1,
+        file_bytes=max(request["output"], *(_size(test["stdin"]) for test in tests)) + 1,
         open_files=_OPEN_FILES,
         processes=None if "seccomp" in layers else _PROCESSES,
     )
     if "seccomp" in layers:
         seccomp.restrict_calls(files="landlock" in layers)
     gc.enable()
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))
 
 
 def _places(frame: dict[str, Any]) -> list[list[int]]:
@@ -238,6 +251,10 @@ def _failure(reason: str | None, exit_code: int, *, started: bool) -> dict[str, 
         return {"outcome": "timeout", "error": "its CPU time is up"}
     if reason == "wall":
         return {"outcome": "timeout", "error": "it waited for too long"}
+    if reason == "flood":
+        return {"outcome": "output", "error": "it wrote into the pipe of results"}
+    if reason == "hung up":
+        return {"outcome": "runtime", "error": "it closed the pipe of results"}
     if exit_code == -signal.SIGKILL:
         return {"outcome": "memory", "error": "the system killed it, most likely for its memory"}
     if exit_code == _BROKEN and not started:

@@ -1,0 +1,181 @@
+r'''Rationales that are programs (P-CoT): run in the sandbox, and read for the number they come to.
+
+    (ran,) = run_programs(['def solution():\n    """How many?"""\n    return 2 * 9'], SandboxConfig())
+    ran.value  # Fraction(18, 1)
+
+A program is a function `solution` without arguments, as in the paper's data; what it returns is the
+answer. One without it, or that returns nothing, is read by the last line that it prints. `math` is
+imported for it, `sympy` as well if the settings ask for that.
+
+Deviation: official code runs programs in the trainer's own process under an alarm of two seconds,
+and stops at the first blank line. Ours are confined (`papercore.sandbox`), and a blank line ends a
+program only if it does not compile otherwise. No torch here.
+'''
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from papercore.errors import ConfigError
+from papercore.sandbox import Limits, Program, RunResult, Sandbox, StdinTest
+from r3.config import SandboxConfig
+from r3.numbers import parse_number
+from r3.steps import segments
+
+__all__ = ["Ran", "answer_place", "open_sandbox", "run_programs", "without_statement"]
+
+_WALL_S: Final = 30.0
+"""By the clock; far more than CPU time, since a busy machine must not decide what is right."""
+_MARK: Final = "r3 solution returned"
+_ENTRY: Final = f"""
+
+if callable(globals().get("solution")):
+    def _r3_told(value):
+        if value is not None and not isinstance(value, (str, bool)):
+            print("\\n{_MARK}", value if isinstance(value, int) else float(value))
+        elif isinstance(value, str):
+            print("\\n{_MARK}", " ".join(value.split()))
+    _r3_told(solution())
+"""
+"""Behind every program. Source of the cast to float, which Fraction, Decimal and sympy's numbers
+need: official code."""
+_FENCE = re.compile(r"^[ \t]*```.*$", re.MULTILINE)
+_BLANK = re.compile(r"\n[ \t]*\n")
+_HEAD = re.compile(r"^def solution\(", re.MULTILINE)
+_RETURN = re.compile(r"^[ \t]*return\b", re.MULTILINE)
+_PRINT = re.compile(r"^[ \t]*print\(", re.MULTILINE)
+_STATEMENT = re.compile(r"\n[ \t]*####[^\n]*\Z")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a program came to.
+
+    Attributes:
+        value: The number; None if there is none.
+        reason: Why there is none, in one line.
+        failed: Whether the sandbox failed, so that nobody knows what the program is worth.
+    """
+
+    value: Fraction | None
+    reason: str = ""
+    failed: bool = False
+
+
+def run_programs(texts: Sequence[str], config: SandboxConfig) -> list[Ran]:
+    """Runs programs, several at a time, and gives what they came to in their order.
+
+    One whose fork server died runs a second time.
+
+    Raises:
+        ConfigError: This machine does not confine programs as the settings ask.
+    """
+    if not texts:
+        return []
+    sandbox = open_sandbox(config)
+    programs = [_program(text) for text in texts]
+    found = _run(sandbox, programs, config)
+    shorter = {
+        at: _BLANK.split(programs[at].strip(), maxsplit=1)[0]
+        for at, one in enumerate(found)
+        if one.outcome == "compile" and _BLANK.search(programs[at].strip())
+    }
+    again = {at: programs[at] for at, one in enumerate(found) if one.outcome == "infra"} | shorter
+    for at, one in zip(again, _run(sandbox, again.values(), config), strict=True):
+        found[at] = one
+    return [_read(one) for one in found]
+
+
+def open_sandbox(config: SandboxConfig) -> Sandbox:
+    """The sandbox of these settings: one for the whole process, closed when it ends.
+
+    Raises:
+        ConfigError: This machine does not confine programs as the settings ask, or sympy is wanted
+            and not installed.
+    """
+    if config in _OPEN:
+        return _OPEN[config]
+    if config.sympy and importlib.util.find_spec("sympy") is None:
+        raise ConfigError("sandbox.sympy: sympy is not installed: pip install sympy")
+    sandbox = Sandbox(
+        level=config.level,
+        workers=_num_workers(),
+        imports=("sympy",) if config.sympy else (),
+        limits=Limits(
+            cpu_s=config.cpu_s,
+            total_cpu_s=2 * config.cpu_s,
+            wall_s=max(_WALL_S, 5 * config.cpu_s),
+        ),
+        unsafe_exec=config.unsafe_exec,
+    )
+    atexit.register(sandbox.close)
+    _OPEN[config] = sandbox
+    return sandbox
+
+
+def without_statement(rationale: str) -> str:
+    """A program without the line `#### 18` that files in the format of GSM8K put behind it."""
+    return _STATEMENT.sub("", rationale.strip()).rstrip()
+
+
+def answer_place(program: str) -> int:
+    """Where the line begins that gives the answer: the last return, or print, or the last line."""
+    ends = segments(program, "code-lines")
+    steps = list(zip([0, *ends], ends, strict=False))
+    patterns = (_RETURN, _PRINT) if _HEAD.search(program) else (_PRINT, _RETURN)
+    for pattern in patterns:
+        for begin, end in reversed(steps):
+            if pattern.search(program, begin, end):
+                return begin
+    return steps[-1][0] if steps else 0
+
+
+_OPEN: Final[dict[SandboxConfig, Sandbox]] = {}
+
+
+def _num_workers() -> int | None:
+    """Cores of this process's share, where `accelerate launch` started several; None is all."""
+    num = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return None if num == 1 else max(1, (os.cpu_count() or 1) // num)
+
+
+def _program(text: str) -> str:
+    """The program in a text: all of it, or of several pieces between ``` the one that has it."""
+    pieces = _FENCE.split(text.removeprefix("\ufeff"))
+    fenced = [*pieces[1:2], pieces[0]]
+    found = [piece for piece in pieces if _HEAD.search(piece)]
+    return next((piece for piece in (*found, *fenced) if piece.strip()), "")
+
+
+def _run(sandbox: Sandbox, programs: Iterable[str], config: SandboxConfig) -> list[RunResult]:
+    whole = (Program(_whole(one, config), tests=(StdinTest(""),)) for one in programs)
+    return list(sandbox.run_all(whole))
+
+
+def _whole(program: str, config: SandboxConfig) -> str:
+    """A program with its imports before it, and behind it what calls it."""
+    imports = "import math, sympy\n" if config.sympy else "import math\n"
+    first = "" if "__future__" in program else imports
+    return f"{first}{program}{_ENTRY}"
+
+
+def _read(result: RunResult) -> Ran:
+    (test,) = result.tests
+    if test.outcome == "infra":
+        return Ran(None, f"the sandbox failed: {test.error or 'no reason given'}", failed=True)
+    if test.outcome != "ok":
+        return Ran(None, f"{test.outcome}: {test.error or 'no reason given'}")
+    _, told, value = test.stdout.rpartition(f"\n{_MARK} ")
+    lines = test.stdout.split("\n") if not told else [value.partition("\n")[0]]
+    last = next((line.strip() for line in reversed(lines) if line.strip()), None)
+    if last is None:
+        return Ran(None, "it returns nothing and prints nothing")
+    number = parse_number(last)
+    return Ran(number, "" if number is not None else f"{last[:60]!r} is no number")
