@@ -334,7 +334,7 @@ def with_steps(num: int, *, tail: int = 1) -> Encoded:
         (5, 5, {0: 1, 1: 1, 2: 1, 3: 1, 4: 1}),
         (6, 5, {0: 1, 1: 1, 2: 1, 4: 1, 5: 1}),
         (7, 5, {0: 1, 1: 1, 3: 1, 4: 1, 6: 1}),
-        # programs, M=4: {1, 3, 4} and {2, 4, 6} beside the question
+        # programs: the same, see test_programs; other numbers of states
         (6, 4, {0: 1, 1: 1, 3: 1, 4: 1}),
         (8, 4, {0: 1, 2: 1, 4: 1, 6: 1}),
         (1, 1, {0: 1}),

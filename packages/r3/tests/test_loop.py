@@ -538,6 +538,7 @@ ELSEWHERE = {
     "model", "data", "dtype", "limit", "epochs", "max_steps", "eval_limit",  # test_train_command
     "save_steps", "keep_checkpoints",  # test_resume
     "micro_batch", "generation_batch",  # above: they change how, not what
+    "sandbox",  # test_programs
 }  # fmt: skip
 
 

@@ -5,7 +5,7 @@ import re
 from fractions import Fraction
 
 from r3.numbers import parse_number
-from r3.testing import gsm8k_rows, write_gsm8k
+from r3.testing import gsm8k_programs, gsm8k_rows, write_gsm8k, write_gsm8k_programs
 
 ROWS = gsm8k_rows(300, seed=5)
 
@@ -42,3 +42,14 @@ def test_questions_differ_and_more_begin_with_the_same():
     assert len({row["question"] for row in ROWS}) == len(ROWS)
     assert gsm8k_rows(40, seed=5) == ROWS[:40]
     assert gsm8k_rows(40, seed=6) != ROWS[:40]
+
+
+def test_programs_are_of_the_same_problems(tmp_path):
+    path = write_gsm8k_programs(tmp_path / "deep" / "a.jsonl", 7, seed=5)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows == gsm8k_programs(7, seed=5)
+    for row, words in zip(rows, ROWS, strict=False):
+        assert list(row) == ["item_id", "question", "answer_cot", "answer_value"]
+        assert row["question"] == words["question"]
+        assert parse_number(row["answer_value"]) == parse_number(words["answer"].split("#### ")[1])
+        assert row["answer_cot"].splitlines()[-1] == "    return result"

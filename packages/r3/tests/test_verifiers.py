@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from papercore.errors import ConfigError, DataError
+from r3.config import SandboxConfig
 from r3.tasks import TASKS
-from r3.verifiers import make_verifier, verifier_for
+from r3.verifiers import ProgramVerifier, make_verifier, verifier_for
 
 NUMBERS = [
     # text, what is read
@@ -215,9 +216,10 @@ def test_any_text_can_stand_behind_a_marker():
     assert not verifier.check_gold("x" * 201)
 
 
-def test_programs_wait_for_the_sandbox():
-    with pytest.raises(ConfigError, match="verified in the sandbox, which is not there yet"):
-        make_verifier("program")
+def test_programs_have_a_verifier_of_their_own():
+    verifier = make_verifier("program")
+    assert isinstance(verifier, ProgramVerifier)
+    assert verifier.sandbox == SandboxConfig()
 
 
 def test_answers_in_words_need_a_marker():

@@ -23,13 +23,17 @@ from r3.demos import Demo, content_hash
 from r3.examples import BadRow, Example
 from r3.formats import COT, UnknownLayoutError, check_names
 from r3.intake import Found, LeftOut, Reader, gold_of
+from r3.numbers import number_text, parse_number
+from r3.programs import Ran, run_programs, without_statement
 from r3.sources import Part, SourceSplit, source_parts, test_parts
 from r3.tasks import Task, compose, read_answer, split_answer, task_named
-from r3.verifiers import Verifier, verifier_for
+from r3.verifiers import ProgramVerifier, Verifier, verifier_for
 
 __all__ = ["Assembled", "assemble"]
 
 _MAX_ID = 120
+_AT_ONCE = 1000
+"""Programs of which the results are held at a time."""
 _PROGRAM = re.compile(r"^[^\S\n]*def \w{1,60}\(", re.MULTILINE)
 """The beginning of a program, as the paper's P-CoT data have it. Each line is looked at once: a
 pattern that went on over empty lines would take a time quadratic in their number."""
@@ -134,7 +138,8 @@ class _Splitter:
 
     def __init__(self, task: Task, config: PrepareConfig, left: LeftOut) -> None:
         self.task, self.config, self.left = task, config, left
-        self.verifier = verifier_for(task.name)
+        self.verifier = verifier_for(task.name, config.sandbox)
+        self._ran: dict[str, Ran] = {}
         self._homes: dict[str, str] = {}
         self._golds: dict[str, str] = {}
         self._targets: set[tuple[str, str]] = set()
@@ -144,6 +149,7 @@ class _Splitter:
         """The test set first, so that no question of it is learnt from; then dev, then train."""
         kept: dict[str, list[Demo]] = {"train": [], "dev": [], "test": []}
         held_out = 0.0 if found["dev"] else self.config.dev
+        self._run(one.example for split in found.values() for one in split)
         for one in found["test"]:
             self._take(one, "test", kept)
         for one in found["dev"]:
@@ -152,6 +158,16 @@ class _Splitter:
             split = "dev" if self._is_dev(one.example, held_out) else "train"
             self._take(one, split, kept, learnt=True)
         return {name: tuple(demos[: self.config.limit]) for name, demos in kept.items()}
+
+    def _run(self, examples: Iterable[Example]) -> None:
+        """Runs the rationales that are programs, many at once, so that every core has some."""
+        if self.task.verifier != "program":
+            return
+        rationales = [one.rationale for one in examples if _is_program(one.rationale)]
+        programs = list(dict.fromkeys(without_statement(one) for one in rationales if one))
+        for start in range(0, len(programs), _AT_ONCE):
+            some = programs[start : start + _AT_ONCE]
+            self._ran |= dict(zip(some, run_programs(some, self.config.sandbox), strict=True))
 
     def _take(
         self, one: Found, split: str, kept: Mapping[str, list[Demo]], *, learnt: bool = False
@@ -175,7 +191,7 @@ class _Splitter:
         key = content_hash(demo)
         self._claim(key, gold, split)
         try:
-            target, answer_at = _target(self.task, self.verifier, example.rationale, gold)
+            target, answer_at = self._target(example.rationale, gold)
         except BadRow:
             if learnt:
                 raise
@@ -185,6 +201,11 @@ class _Splitter:
         self._targets.add((key, target))
         self._homes[key], self._golds[key] = split, gold
         return replace(demo, target=target, answer_at=answer_at)
+
+    def _target(self, rationale: str | None, gold: str) -> tuple[str, int]:
+        if isinstance(self.verifier, ProgramVerifier):
+            return _program_target(self.task, self.verifier, rationale, gold, self._ran)
+        return _target(self.task, self.verifier, rationale, gold)
 
     def _claim(self, key: str, gold: str, split: str) -> None:
         """Whether a question may go into a split, as it may have been there before."""
@@ -222,7 +243,7 @@ def _target(task: Task, verifier: Verifier, rationale: str | None, gold: str) ->
     if rationale is None:
         raise BadRow("no rationale")
     if task.verifier == "number" and _PROGRAM.search(rationale):
-        raise BadRow("rationale is a program", "only rationales in words can be verified yet")
+        raise BadRow("rationale is a program", "--task gsm8k-pcot takes those of GSM8K")
     found = split_answer(task, rationale)
     if not found.body:
         raise BadRow("no rationale", "nothing but the answer")
@@ -239,6 +260,39 @@ def _target(task: Task, verifier: Verifier, rationale: str | None, gold: str) ->
     if not verifier.verify(target, gold).correct:
         raise BadRow("demonstration is not judged right")
     return target, answer_at
+
+
+def _is_program(rationale: str | None) -> bool:
+    return rationale is not None and bool(_PROGRAM.search(rationale) or "print(" in rationale)
+
+
+def _program_target(
+    task: Task,
+    verifier: ProgramVerifier,
+    rationale: str | None,
+    gold: str,
+    ran_all: Mapping[str, Ran],
+) -> tuple[str, int]:
+    """The same of a program, which was run.
+
+    Raises:
+        BadRow: There is none, or it does not come to the right answer.
+    """
+    wanted = parse_number(gold)
+    assert wanted is not None, "the right answer was read before"
+    if rationale is None:
+        raise BadRow("no rationale")
+    ran = ran_all.get(without_statement(rationale))
+    if ran is None:
+        raise BadRow("rationale is no program", "it has no function solution() and prints nothing")
+    if ran.failed:
+        raise BadRow("program could not be run", ran.reason)
+    if ran.value is None:
+        raise BadRow("program has no answer", ran.reason)
+    if not verifier.judge(ran, wanted).correct:
+        meant = number_text(ran.value)
+        raise BadRow("rationale states another answer", f"{meant!r}, but right is {gold!r}")
+    return compose(task.name, rationale, gold)
 
 
 def _named(parts: Iterable[Part]) -> str:

@@ -19,7 +19,14 @@ from papercore.generate.endpoint import EndpointConfig
 from papercore.sandbox.levels import Level
 
 TaskName: TypeAlias = Literal[
-    *("gsm8k", "gsm8k-pcot", "svamp", "mnli", "snli", "race-high", "race-middle", "boardgame"),
+    "gsm8k",
+    "gsm8k-pcot",
+    "svamp",
+    "mnli",
+    "snli",
+    "race-high",
+    "race-middle",
+    "boardgame",
     "world",
 ]
 """What is asked. In `gsm8k-pcot` rationales are programs; `boardgame` is BoardgameQA in any of its
@@ -149,7 +156,7 @@ class SandboxConfig(Config):
     how: ClassVar[frozenset[str]] = frozenset({"level", "unsafe_exec"})
 
     level: Level = "landlock"
-    """The weakest confinement that will do; where the machine does not grant it, no program runs."""
+    """The weakest confinement that will do; on a machine without it no program runs."""
     unsafe_exec: bool = False
     """Run programs all the same then, at the strongest level that there is."""
     sympy: bool = False

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from papercore.config import RunFlags
-from papercore.errors import DataError
 from papercore.generate.endpoint import EndpointConfig
 from papercore.generate.types import Completion, SamplingParams
 from papercore.log import progress
@@ -33,10 +33,11 @@ from r3.eval_against import Against, names_of, read_other
 from r3.eval_answers import SETUP, Answer, Setup, read_answers
 from r3.eval_report import result_lines
 from r3.folders import open_run
+from r3.programs import open_sandbox
 from r3.shots import Shots, draw_shots, stop_strings
 from r3.tasks import task_named
 from r3.tested import note_test
-from r3.verifiers import Verifier, verifier_for
+from r3.verifiers import ProgramVerifier, Verifier, verifier_for
 
 __all__ = ["run"]
 
@@ -45,6 +46,8 @@ logger = logging.getLogger(__name__)
 FOLDER = Path("runs") / "eval"
 EXIT_DONE = 0
 EXIT_FAILED = 1
+TOGETHER = 32
+"""Answers that are verified at a time where they are programs; others are as they come."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ def run(config: EvalConfig, flags: RunFlags) -> int:
         if left:
             asker = asker or _ready(config, flags, prepared, plan)
             _begin(folder, config, prepared, plan, asker)
-            _ask(folder, asker, plan, left, verifier_for(prepared.task), config.flush_every)
+            verifier = verifier_for(prepared.task, config.sandbox)
+            _ask(folder, asker, plan, left, verifier, config.flush_every)
             folder.note(**asker.facts)
         compared = _compare(folder, others)
         records = folder.records()
@@ -127,6 +131,8 @@ def _plan(config: EvalConfig, prepared: Prepared) -> _Plan:
 
 def _ready(config: EvalConfig, flags: RunFlags, prepared: Prepared, plan: _Plan) -> Asker:
     """The model, once every question is known to have its demonstrations and a prompt."""
+    if task_named(prepared.task).verifier == "program":
+        open_sandbox(config.sandbox)  # refuses before a model is loaded
     first = [shots.without(question) for shots in plan.shots for question in plan.questions]
     asker = open_asker(config, flags, prepared.prompt)
     asker.request("first", plan.questions[0], first[0], plan.params)
@@ -136,6 +142,8 @@ def _ready(config: EvalConfig, flags: RunFlags, prepared: Prepared, plan: _Plan)
 def _begin(folder: Run, config: EvalConfig, prepared: Prepared, plan: _Plan, asker: Asker) -> None:
     """Writes down what is asked, of whom, and that the test questions are looked at."""
     folder.note(**asker.facts)
+    if task_named(prepared.task).verifier == "program":
+        folder.note(sandbox=open_sandbox(config.sandbox).level)
     if prepared.edited:
         folder.note(data_edited=", ".join(prepared.edited))
     if config.split == "test":
@@ -184,9 +192,10 @@ def _ask(
     some = size * len(plan.shots) * plan.samples
     with folder.timed("answers"):
         pairs = _completions(asker, plan, wanted, some)
-        for one, completion in progress(pairs, "eval", total=len(wanted)):
-            folder.append(_answered(one, completion, verifier).record())
-            folder.count(answers=1, tokens=completion.usage.completion_tokens)
+        answers = (_answered(*pair) for pair in progress(pairs, "eval", total=len(wanted)))
+        for answer in _verified(answers, verifier):
+            folder.append(answer.record())
+            folder.count(answers=1, tokens=answer.tokens)
 
 
 def _completions(
@@ -207,9 +216,9 @@ def _completions(
             return
 
 
-def _answered(asked: Answer, completion: Completion, verifier: Verifier) -> Answer:
+def _answered(asked: Answer, completion: Completion) -> Answer:
     usage = completion.usage
-    found = replace(
+    return replace(
         asked,
         text=completion.text,
         finish=completion.finish_reason,
@@ -217,13 +226,25 @@ def _answered(asked: Answer, completion: Completion, verifier: Verifier) -> Answ
         prompt_tok=usage.prompt_tokens,
         error=completion.error,
     )
-    if completion.error is not None:
-        return found
-    try:
-        verdict = verifier.verify(found.text, found.gold)
-    except DataError as error:
-        return replace(found, error=str(error))
-    return replace(found, parsed=verdict.parsed, correct=verdict.correct)
+
+
+def _verified(answers: Iterable[Answer], verifier: Verifier) -> Iterator[Answer]:
+    """Answers with what the verifier reads in them."""
+    left = iter(answers)
+    size = TOGETHER if isinstance(verifier, ProgramVerifier) else 1
+    while some := list(islice(left, size)):
+        readable = [one for one in some if one.error is None and verifier.check_gold(one.gold)]
+        verdicts = verifier.verify_all((one.text, one.gold) for one in readable)
+        told = {one.id: verdict for one, verdict in zip(readable, verdicts, strict=True)}
+        for one in some:
+            if one.error is not None:
+                yield one
+            elif one.id not in told:
+                reason = f"the right answer {one.gold[:50]!r} cannot be read: correct the data"
+                yield replace(one, error=reason)
+            else:
+                found = told[one.id]
+                yield replace(one, parsed=found.parsed, correct=found.correct, error=found.error)
 
 
 def _left(folder: Run, plan: _Plan, question: Demo) -> bool:

@@ -156,12 +156,15 @@ def _world(config: PrepareConfig) -> tuple[Mapping[str, Sequence[Demo]], dict[st
 def _about(config: PrepareConfig, *, source: str, licence: str) -> dict[str, JsonValue]:
     """What was asked for, and whose data these are."""
     settings = cast("dict[str, JsonValue]", plain(config))
-    wanted = ("seed", "limit", "source", "test", "rationales", "fields", "dev")
+    wanted = ["seed", "limit", "source", "test", "rationales", "fields", "dev"]
+    task = task_named(config.task)
+    if task.verifier == "program":
+        wanted.append("sandbox")
     return {
         "settings": {name: settings[name] for name in wanted},
         "source": source,
         "licence": licence,
-        "note": task_named(config.task).note,
+        "note": task.note,
     }
 
 

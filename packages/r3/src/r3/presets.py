@@ -1,7 +1,8 @@
 """Named settings, each value with its source. No torch here.
 
 `tiny` is the miniature's world (spec of the miniature: every value measured), `paper` GSM8K with
-rationales in words, `modern` one GPU and a current small model.
+rationales in words, `paper-pcot` GSM8K with programs, `paper-nli` other tasks, `modern` one GPU and
+a current small model.
 """
 
 from collections.abc import Mapping
@@ -26,11 +27,14 @@ RANDOM_MODEL = "random"
 """The miniature's model before tuning: random weights, made in code."""
 PAPER_MODEL = "meta-llama/Llama-2-7b-hf"
 """Source: 2402.05808, the backbone of all its tasks."""
+CODE_MODEL = "codellama/CodeLlama-7b-hf"
+"""Source: 2402.05808, for programs, beside Llama-2-7B and Galactica."""
 MODERN_MODEL = "Qwen/Qwen3-1.7B-Base"
 """Our choice: small, open without a gate, not tuned yet."""
 
 TINY_DATA = Path("data") / "world"
 GSM8K_DATA = Path("data") / "gsm8k"
+PCOT_DATA = Path("data") / "gsm8k-pcot"
 NLI_DATA = Path("data") / "mnli"
 COT_COLLECTION = "kaist-ai/CoT-Collection"
 """Rationales for MNLI, SNLI and RACE. Source: paper (notes); CC BY 4.0."""
@@ -55,6 +59,8 @@ PREPARE: Mapping[str, PrepareConfig] = MappingProxyType(
         "tiny": PrepareConfig(task="world", prompt=TINY_PROMPT, cut=TINY_CUT, dev=0.0),
         # source: 2402.05808, GSM8K; the paper has no dev questions, official code chose on the test
         "paper": PrepareConfig(task="gsm8k"),
+        # GSM8K as released has no programs: give --source
+        "paper-pcot": PrepareConfig(task="gsm8k-pcot"),
         "paper-nli": PrepareConfig(task="mnli", rationales=COT_COLLECTION),
         "modern": PrepareConfig(task="gsm8k"),
     }
@@ -77,6 +83,8 @@ SFT: Mapping[str, SFTConfig] = MappingProxyType(
         ),
         # source: official; every value is the default
         "paper": SFTConfig(model=PAPER_MODEL, data=GSM8K_DATA),
+        # source: official, 1024 tokens for programs
+        "paper-pcot": SFTConfig(model=CODE_MODEL, data=PCOT_DATA, max_length=1024),
         # source: official comments, 5 epochs for tasks other than maths; 1024 tokens for RACE
         "paper-nli": SFTConfig(model=PAPER_MODEL, data=NLI_DATA, epochs=5.0),
         # ours: adapters on one GPU, with the larger rate that they take
@@ -118,6 +126,17 @@ TRAIN: Mapping[str, TrainConfig] = MappingProxyType(
         # and a checkpoint about once in a pass over GSM8K (1,170 steps), as in official code
         "paper": TrainConfig(
             model=PAPER_MODEL, data=GSM8K_DATA, eval_steps=1000, save_steps=1000, dump_every=100
+        ),
+        # source: official script for programs: beta, and 700 tokens of an answer; beta also paper
+        "paper-pcot": TrainConfig(
+            model=CODE_MODEL,
+            data=PCOT_DATA,
+            ppo=PPOConfig(beta=0.01),
+            max_length=1024,
+            max_new_tokens=700,
+            eval_steps=1000,
+            save_steps=1000,
+            dump_every=100,
         ),
         # source: official R3_others, beta by the paper (the code ignores its own flag)
         "paper-nli": TrainConfig(
@@ -166,6 +185,7 @@ EVAL: Mapping[str, EvalConfig] = MappingProxyType(
         "tiny": EvalConfig(model=TINY_MODEL, data=TINY_DATA, split="test", max_new_tokens=11),
         # source: official: greedy
         "paper": EvalConfig(model=PAPER_MODEL, data=GSM8K_DATA, split="test"),
+        "paper-pcot": EvalConfig(model=CODE_MODEL, data=PCOT_DATA, split="test"),
         "paper-nli": EvalConfig(model=PAPER_MODEL, data=NLI_DATA, split="test"),
         "modern": EvalConfig(model=f"vllm:{MODERN_MODEL}", data=GSM8K_DATA, split="test"),
     }

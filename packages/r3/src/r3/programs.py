@@ -1,6 +1,6 @@
-r'''Rationales that are programs (P-CoT): run in the sandbox, and read for the number they come to.
+r"""Rationales that are programs (P-CoT): run in the sandbox, and read for the number they come to.
 
-    (ran,) = run_programs(['def solution():\n    """How many?"""\n    return 2 * 9'], SandboxConfig())
+    (ran,) = run_programs(["def solution():\n    return 2 * 9"], SandboxConfig())
     ran.value  # Fraction(18, 1)
 
 A program is a function `solution` without arguments, as in the paper's data; what it returns is the
@@ -8,9 +8,10 @@ answer. One without it, or that returns nothing, is read by the last line that i
 imported for it, `sympy` as well if the settings ask for that.
 
 Deviation: official code runs programs in the trainer's own process under an alarm of two seconds,
-and stops at the first blank line. Ours are confined (`papercore.sandbox`), and a blank line ends a
-program only if it does not compile otherwise. No torch here.
-'''
+and drops what stands behind a blank line. Ours are confined (`papercore.sandbox`); only where a
+program fails as a whole, what stands behind the function and a blank line is left out. No torch
+here.
+"""
 
 from __future__ import annotations
 
@@ -47,11 +48,11 @@ if callable(globals().get("solution")):
 """Behind every program. Source of the cast to float, which Fraction, Decimal and sympy's numbers
 need: official code."""
 _FENCE = re.compile(r"^[ \t]*```.*$", re.MULTILINE)
-_BLANK = re.compile(r"\n[ \t]*\n")
+_BEHIND = re.compile(r"\n[ \t]*\n(?=\S)")
 _HEAD = re.compile(r"^def solution\(", re.MULTILINE)
 _RETURN = re.compile(r"^[ \t]*return\b", re.MULTILINE)
 _PRINT = re.compile(r"^[ \t]*print\(", re.MULTILINE)
-_STATEMENT = re.compile(r"\n[ \t]*####[^\n]*\Z")
+_STATEMENT = re.compile(r"(?:\A|\n)[ \t]*####[^\n]*\Z")
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,11 @@ def run_programs(texts: Sequence[str], config: SandboxConfig) -> list[Ran]:
     sandbox = open_sandbox(config)
     programs = [_program(text) for text in texts]
     found = _run(sandbox, programs, config)
-    shorter = {
-        at: _BLANK.split(programs[at].strip(), maxsplit=1)[0]
-        for at, one in enumerate(found)
-        if one.outcome == "compile" and _BLANK.search(programs[at].strip())
-    }
-    again = {at: programs[at] for at, one in enumerate(found) if one.outcome == "infra"} | shorter
+    again = {at: programs[at] for at, one in enumerate(found) if one.outcome == "infra"}
+    for at, one in enumerate(found):
+        shorter = _function_alone(programs[at])
+        if one.outcome in ("compile", "runtime") and shorter != programs[at]:
+            again[at] = shorter
     for at, one in zip(again, _run(sandbox, again.values(), config), strict=True):
         found[at] = one
     return [_read(one) for one in found]
@@ -154,6 +154,13 @@ def _program(text: str) -> str:
     return next((piece for piece in (*found, *fenced) if piece.strip()), "")
 
 
+def _function_alone(program: str) -> str:
+    """A program up to a blank line and something unindented behind its function."""
+    head = _HEAD.search(program)
+    behind = _BEHIND.search(program, head.end()) if head else None
+    return program[: behind.start()] if behind else program
+
+
 def _run(sandbox: Sandbox, programs: Iterable[str], config: SandboxConfig) -> list[RunResult]:
     whole = (Program(_whole(one, config), tests=(StdinTest(""),)) for one in programs)
     return list(sandbox.run_all(whole))
@@ -162,8 +169,9 @@ def _run(sandbox: Sandbox, programs: Iterable[str], config: SandboxConfig) -> li
 def _whole(program: str, config: SandboxConfig) -> str:
     """A program with its imports before it, and behind it what calls it."""
     imports = "import math, sympy\n" if config.sympy else "import math\n"
-    first = "" if "__future__" in program else imports
-    return f"{first}{program}{_ENTRY}"
+    if "__future__" in program:  # which nothing may stand before
+        return f"{program}\n{imports}{_ENTRY}"
+    return f"{imports}{program}{_ENTRY}"
 
 
 def _read(result: RunResult) -> Ran:
@@ -171,7 +179,7 @@ def _read(result: RunResult) -> Ran:
     if test.outcome == "infra":
         return Ran(None, f"the sandbox failed: {test.error or 'no reason given'}", failed=True)
     if test.outcome != "ok":
-        return Ran(None, f"{test.outcome}: {test.error or 'no reason given'}")
+        return Ran(None, test.error or f"it was stopped: {test.outcome}")
     _, told, value = test.stdout.rpartition(f"\n{_MARK} ")
     lines = test.stdout.split("\n") if not told else [value.partition("\n")[0]]
     last = next((line.strip() for line in reversed(lines) if line.strip()), None)

@@ -25,7 +25,7 @@ from r3.demos import Demo
 from r3.tasks import task_named
 from r3.verifiers import Verdict, Verifier, verifier_for
 
-__all__ = ["Judge", "Outcome", "Reward", "RewardFunction", "reward_for", "score_all"]
+__all__ = ["Judge", "Outcome", "Reward", "RewardFunction", "outcomes_of", "reward_for"]
 
 RewardFunction: TypeAlias = Callable[[str, Demo], object]
 """A function of a user's own: the whole rationale and the demonstration -> a finite number."""
@@ -104,7 +104,7 @@ class Reward:
         return self.score(text, demo)
 
 
-def score_all(judge: Judge, rollouts: Sequence[tuple[str, Demo]]) -> list[Outcome]:
+def outcomes_of(judge: Judge, rollouts: Sequence[tuple[str, Demo]]) -> list[Outcome]:
     """What rollouts earned, in their order."""
     if isinstance(judge, Reward):
         return judge.score_all(rollouts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -18,9 +19,9 @@ from papercore.rl.settings import Sampling
 from papercore.seeds import fan_out
 from r3.demos import Encoded, Start
 from r3.dump import Dumped
-from r3.rewards import Judge, Outcome, score_all
+from r3.rewards import Judge, Outcome, outcomes_of
 
-__all__ = ["Judge", "Judged", "dumped", "judge", "roll_out", "row_seeds"]
+__all__ = ["Judged", "dumped", "judge", "roll_out", "row_seeds"]
 
 BROKEN = "�"
 """What a decoder writes for bytes that are no character."""
@@ -98,7 +99,9 @@ def judge(
         _text(tokenizer, (*given, *rollout.response))
         for given, rollout in zip(givens, rollouts, strict=True)
     ]
-    outcomes = score_all(reward, [(text, one.demo) for text, one in zip(texts, ones, strict=True)])
+    outcomes = outcomes_of(
+        reward, [(text, one.demo) for text, one in zip(texts, ones, strict=True)]
+    )
     found: list[Judged] = []
     for place, (rollout, text) in enumerate(zip(rollouts, texts, strict=True)):
         prefix = _text(tokenizer, givens[place])

@@ -131,8 +131,8 @@ _BOARDGAME_ALIASES: Mapping[str, str] = MappingProxyType(
 
 _COT = "CoT-Collection (kaist-ai/CoT-Collection, CC BY 4.0) with --rationales"
 _NO_PROGRAMS = (
-    "Rationales in words only: the paper's programs (P-CoT) are in no public set of this task. If "
-    "you have some, take --task gsm8k-pcot."
+    "Rationales in words only: the released set has no programs (P-CoT). If you have some, take "
+    "--task gsm8k-pcot."
 )
 _NLI_NOTE = (
     "Released without rationales: alone it can only be tested on. For training join "

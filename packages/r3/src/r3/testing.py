@@ -2,6 +2,8 @@ r"""Data for tests: word problems of our own wording in the layout that GSM8K wa
 
     path = write_gsm8k(tmp_path / "train.jsonl", 50, seed=0)
 
+    path = write_gsm8k_programs(tmp_path / "train.jsonl", 50, seed=0)
+
 No torch here.
 """
 
@@ -9,12 +11,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["gsm8k_rows", "write_gsm8k"]
+__all__ = ["gsm8k_programs", "gsm8k_rows", "write_gsm8k", "write_gsm8k_programs"]
 
 _NAMES = ("Ada", "Bela", "Chidi", "Dara", "Emre", "Farah", "Goran", "Hana", "Imani", "Jonas")
 _THINGS = ("tiles", "stamps", "bolts", "seeds", "bricks", "buttons", "pencils", "shells")
@@ -32,10 +35,24 @@ def write_gsm8k(path: Path, n: int, seed: int = 0) -> Path:
     Returns:
         The path.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row, ensure_ascii=False) for row in gsm8k_rows(n, seed)]
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return path
+    return _write(path, gsm8k_rows(n, seed))
+
+
+def write_gsm8k_programs(path: Path, n: int, seed: int = 0) -> Path:
+    """Writes the same problems with programs, in the layout of ReFT and the official samples.
+
+    Fields are `item_id`, `question`, `answer_cot` and `answer_value`; a program has the question in
+    the docstring of `solution`, and returns its `result`.
+
+    Returns:
+        The path.
+    """
+    return _write(path, gsm8k_programs(n, seed))
+
+
+def gsm8k_programs(n: int, seed: int = 0) -> list[dict[str, str]]:
+    """The same as rows."""
+    return [_with_program(number, row) for number, row in enumerate(gsm8k_rows(n, seed))]
 
 
 def gsm8k_rows(n: int, seed: int = 0) -> list[dict[str, str]]:
@@ -47,6 +64,28 @@ def gsm8k_rows(n: int, seed: int = 0) -> list[dict[str, str]]:
         row = kinds[len(rows) % len(kinds)](rng)
         rows.setdefault(row["question"], row)
     return list(rows.values())
+
+
+def _write(path: Path, rows: Sequence[dict[str, str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def _with_program(number: int, row: dict[str, str]) -> dict[str, str]:
+    """The calculations of a rationale, one in a line."""
+    work, gold = row["answer"].split("\n#### ")
+    sums = re.findall(r"<<(.*?)=", work)
+    body = [f"value_{place} = {sum_}" for place, sum_ in enumerate(sums)]
+    body += [f"result = value_{len(sums) - 1}", "return result"]
+    head = ["def solution():", f'    """{row["question"]}"""']
+    return {
+        "item_id": f"gsm8k_{number}",
+        "question": row["question"],
+        "answer_cot": "\n".join([*head, *(f"    {line}" for line in body)]),
+        "answer_value": gold.replace(",", ""),
+    }
 
 
 def _stock(rng: random.Random) -> dict[str, str]:

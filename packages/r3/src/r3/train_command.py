@@ -28,7 +28,9 @@ from papercore.terminal import say, shown
 from r3.config import TrainConfig
 from r3.data import Prepared, read_prepared
 from r3.folders import open_run
+from r3.programs import open_sandbox
 from r3.rewards import reward_for
+from r3.tasks import task_named
 from r3.train_report import RESULT, START, result_lines
 
 if TYPE_CHECKING:
@@ -154,6 +156,8 @@ def otherwise(
         logger.warning("%s: %s", name.replace("_", "."), reason)
     if prepared.edited:
         found["data_edited"] = ", ".join(prepared.edited)
+    if task_named(prepared.task).verifier == "program":
+        found["sandbox"] = open_sandbox(config.sandbox).level
     if accelerator is not None:
         found["processes"] = int(accelerator.num_processes)
         found["parallel"] = str(accelerator.distributed_type.value)

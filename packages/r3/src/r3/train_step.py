@@ -26,7 +26,8 @@ from r3.config import TrainConfig
 from r3.demos import Encoded, Start
 from r3.experience import Worth, left_out, settings_of, weigh
 from r3.prompting import pad_id
-from r3.rollout_batch import Judge, Judged, judge, roll_out, row_seeds
+from r3.rewards import Judge
+from r3.rollout_batch import Judged, judge, roll_out, row_seeds
 from r3.step_metrics import Row, gather_rows, row_of
 from r3.train_log import StepLog
 

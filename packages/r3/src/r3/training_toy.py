@@ -23,8 +23,7 @@ from r3.curriculum import curriculum_for, starts_for
 from r3.cutting import encode_all
 from r3.data import Prepared, write_prepared
 from r3.demos import Demo, Encoded
-from r3.rewards import reward_for
-from r3.rollout_batch import Judge
+from r3.rewards import Judge, reward_for
 from r3.train_setup import build_policy
 from r3.train_step import Evaluate, Setup
 

@@ -36,7 +36,7 @@ from r3.curriculum import Curriculum
 from r3.demos import Encoded, Start
 from r3.dump import Dumped
 from r3.experience import left_out
-from r3.rollout_batch import Judge as Judging
+from r3.rewards import Judge as Judging
 from r3.rollout_batch import Judged, dumped, judge, roll_out, row_seeds
 from r3.step_metrics import Row, gather_rows, row_of
 
