@@ -1,7 +1,9 @@
 """The export to inspect_ai, run with its own mock model."""
 
+import gc
 import itertools
 import json
+import warnings
 from operator import attrgetter
 from pathlib import Path
 
@@ -22,6 +24,18 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 text_of = attrgetter("text")
+
+
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """inspect leaves streams open, which warn when they are collected: here, not in a test of ours.
+
+    Collection in its own good time made another test of the same worker fail.
+    """
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def shown(texts, tools):
