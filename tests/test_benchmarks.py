@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,15 @@ def test_memory_is_counted_above_what_was_there(harness):
     assert 40 << 20 < rows["much"].peak_bytes < 160 << 20
     assert rows["little"].peak_bytes < 16 << 20
     assert len(held) == 64 << 20
+
+
+def test_work_of_other_processes_is_timed_by_the_clock_and_without_memory(harness):
+    options = harness.Options(repetitions=2, elsewhere=True)
+    rows = harness.measure({"waits": lambda: time.sleep(0.05)}, options, warmups=0)
+    assert options.clock == "wall"
+    assert min(rows["waits"].seconds) >= 0.05
+    assert rows["waits"].peak_bytes == 0
+    assert harness.Options().clock == "cpu"
 
 
 @pytest.mark.parametrize("sizes", [(None,), (1.0, 2.0)])

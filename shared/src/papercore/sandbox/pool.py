@@ -16,9 +16,9 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
 
-from papercore.errors import ConfigError
+from papercore.errors import ConfigError, DataError
 from papercore.sandbox.compare import same_text, same_value
-from papercore.sandbox.inside.plain import dumps, loads
+from papercore.sandbox.inside.plain import NotPlainError, dumps, loads
 from papercore.sandbox.levels import Level, Probe, at_least, probe
 from papercore.sandbox.server import Server, ServerDiedError
 from papercore.sandbox.types import (
@@ -97,11 +97,13 @@ class Sandbox:
         """
         if self._closed:
             raise ConfigError("the sandbox is closed")
+        request = _request(program, self.limits)
         server = self._free.get()
         try:
+            if self._closed:
+                raise ConfigError("the sandbox is closed")
             if server is None:
                 server = Server(self.level, self._imports)
-            request = _request(program, self.limits)
             try:
                 answer = server.ask(request, request["total_wall_s"] + _GRACE_S)
             except ServerDiedError as error:
@@ -139,6 +141,7 @@ class Sandbox:
             server = self._free.get()
             if server is not None:
                 server.close()
+        self._free.put(None)  # wakes whoever still waits for one, to be refused
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +179,10 @@ def _request(program: Program, limits: Limits) -> dict[str, Any]:
         if isinstance(test, StdinTest):
             tests.append({"stdin": test.stdin})
         else:
-            arguments = dumps(list(test.arguments), most_bytes=1 << 26)
+            try:
+                arguments = dumps(list(test.arguments), most_bytes=1 << 26)
+            except NotPlainError as error:
+                raise DataError(f"arguments of a test: {error}") from None
             tests.append({"stdin": test.stdin, "arguments": arguments})
     return {
         "nonce": secrets.token_hex(16),

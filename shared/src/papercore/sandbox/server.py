@@ -32,7 +32,16 @@ _LENGTH: Final = struct.Struct("=Q")
 _START_S: Final = 120.0
 """For imports such as numpy, on a busy machine."""
 _LARGEST: Final = 1 << 30
-_ENVIRONMENT: Final = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC0"}
+_ENVIRONMENT: Final = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC0",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",  # one thread
+    "LD_BIND_NOW": "1",  # symbols are looked up once, not in every child
+}
 
 
 class ServerDiedError(Exception):
@@ -156,7 +165,5 @@ def _paths(imports: Sequence[str]) -> list[str]:
 
 def _readable(imports: Sequence[str]) -> list[str]:
     """Trees that a confined program may read: libraries, and time zones."""
-    paths = sysconfig.get_paths()
     system = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo")
-    own = (paths["stdlib"], paths["platstdlib"], f"{sys.base_prefix}/lib")
-    return list(dict.fromkeys([*own, *system, *_paths(imports)]))
+    return list(dict.fromkeys([sysconfig.get_path("stdlib"), *system, *_paths(imports)]))

@@ -9,11 +9,14 @@ from __future__ import annotations
 import ast
 import atexit
 import builtins
+import errno
+import functools
 import io
 import json
 import os
 import struct
 import sys
+import time
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
@@ -64,8 +67,11 @@ def run(request: dict[str, Any], first: int, pipe: int, stdin: int, stdout: int)
         hits = bytearray(len(places))
         tests = request["tests"][first:]
         runs = _calls if request["kind"] == "call" else _scripts
+        began = time.process_time()
         for found in runs(request, code, hits, tests, _Streams(stdin, stdout, request["output"])):
-            frames.send(**found, hits=hits.hex())
+            now = time.process_time()
+            frames.send(**found, hits=hits.hex(), cpu_s=now - began)
+            began = now
     os._exit(0)
 
 
@@ -79,9 +85,13 @@ class _Streams:
 
     def __init__(self, stdin: int, stdout: int, most_bytes: int) -> None:
         self._stdin, self._stdout, self._most = stdin, stdout, most_bytes
+        self._stderr = _text(2, "w")
 
     def open(self, text: str) -> None:
-        """Begins a test."""
+        """Begins a test; chance is the same in each."""
+        import random  # the fork server has done so, without its hook for forks
+
+        random.seed(0)
         os.ftruncate(self._stdin, 0)
         os.ftruncate(self._stdout, 0)
         content = text.encode("utf-8", "surrogateescape")
@@ -91,7 +101,8 @@ class _Streams:
             os.dup2(place, number)
         sys.stdin = sys.__stdin__ = _text(0, "r")  # type: ignore[misc]
         sys.stdout = sys.__stdout__ = self._writer = _text(1, "w")  # type: ignore[misc]
-        sys.stderr = sys.__stderr__ = _text(2, "w")  # type: ignore[misc]
+        self._raw = self._writer.buffer.raw  # type: ignore[attr-defined]
+        sys.stderr = sys.__stderr__ = self._stderr  # type: ignore[misc]
 
     def close(self) -> tuple[str, bool]:
         """Ends a test; what was written, and whether that was too much."""
@@ -99,10 +110,12 @@ class _Streams:
         for writer in (sys.stdout, self._writer):  # the program may have put its own there
             try:
                 writer.flush()
-            except OSError:
-                full = True
+            except OSError as error:
+                full = full or error.errno == errno.EFBIG
             except BaseException:  # noqa: BLE001, S110 - it is closed, or the program's own
                 pass
+        if full:
+            self._raw.close()  # what could not be written must not get into the next test
         content = os.pread(self._stdout, self._most + 1, 0)
         full = full or len(content) > self._most
         return content[: self._most].decode("utf-8", "backslashreplace"), full
@@ -114,14 +127,29 @@ def _compiled(request: dict[str, Any], frames: Frames) -> tuple[types.CodeType, 
         source = request["code"]
         places: list[Place] = []
         if request["coverage"]:
-            tree, places = instrumented(ast.parse(source, FILE))
-            return compile(tree, FILE, "exec", dont_inherit=True), places
+            return _with_probes(source)
         return compile(source, FILE, "exec", dont_inherit=True), places
     except MemoryError:
         frames.send(failed="memory", error="MemoryError while it was compiled")
     except (SyntaxError, ValueError, RecursionError, OverflowError) as error:
         frames.send(failed="compile", **_told(error))
     return None
+
+
+def _with_probes(source: str) -> tuple[types.CodeType, list[Place]]:
+    """A program with its probes; trees are not as deep as what Python compiles from text."""
+    try:
+        tree, places = instrumented(ast.parse(source, FILE))
+        return compile(tree, FILE, "exec", dont_inherit=True), places
+    except RecursionError:
+        compile(source, FILE, "exec", dont_inherit=True)
+    usual = sys.getrecursionlimit()
+    sys.setrecursionlimit(10 * usual)
+    try:
+        tree, places = instrumented(ast.parse(source, FILE))
+        return compile(tree, FILE, "exec", dont_inherit=True), places
+    finally:
+        sys.setrecursionlimit(usual)
 
 
 def _scripts(
@@ -135,9 +163,10 @@ def _scripts(
     del request
     for test in tests:
         streams.open(test["stdin"])
-        failure = _caught(lambda: _execute(code, hits, "__main__"))
-        failure = _caught(atexit._run_exitfuncs) or failure  # noqa: SLF001 - as Python does
-        yield _outcome(streams, failure)
+        space = _space("__main__", hits)
+        failure = _caught(functools.partial(exec, code, space))
+        late = _caught(functools.partial(_leave, space))
+        yield _outcome(streams, failure or late)
 
 
 def _calls(
@@ -148,9 +177,10 @@ def _calls(
     streams: _Streams,
 ) -> Iterator[dict[str, object]]:
     """A function, or a method of a class `Solution`: defined once, called for each test."""
-    space: dict[str, Any] = {}
+    space = _space("solution", hits)
     streams.open("")
-    broken = _caught(lambda: space.update(_execute(code, hits, "solution")))
+    broken = _caught(functools.partial(exec, code, space))
+    streams.close()
     for test in tests:
         failure = broken
         values: list[str] = []
@@ -177,14 +207,32 @@ def _function(space: dict[str, Any], name: str) -> Callable[..., object]:
     raise NameError(f"there is no function {name!r}, and no class Solution that has it")
 
 
-def _execute(code: types.CodeType, hits: bytearray, name: str) -> dict[str, Any]:
-    """Runs a program in a module of its own; its globals."""
+def _space(name: str, hits: bytearray) -> dict[str, Any]:
+    """Globals of a program, in a module of its own."""
     module = types.ModuleType(name)
     sys.modules[name] = module
     space = module.__dict__
     space.update({"__builtins__": builtins, PROBE: hits})
-    exec(code, space)  # noqa: S102 - this is what the process is for
     return space
+
+
+def _leave(space: dict[str, Any]) -> None:
+    """What Python does at the end of a program: threads, exit functions, then its objects go."""
+    _end_pools()
+    threading = sys.modules["threading"]
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()  # noqa: SLF001 - there is no public name
+    space.clear()  # files that it never closed are written now, not into the next test
+
+
+def _end_pools() -> None:
+    """Lets idle threads of `concurrent.futures` end, as Python does, but new ones may come."""
+    pools = sys.modules.get("concurrent.futures.thread")
+    if pools is not None:
+        pools._python_exit()  # noqa: SLF001 - there is no public name
+        vars(pools)["_shutdown"] = False
 
 
 def _caught(work: Callable[[], object]) -> dict[str, object] | None:

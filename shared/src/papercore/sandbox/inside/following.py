@@ -50,6 +50,7 @@ class Child:
         self._most = 8 * request["output"] + 16 * len(request["code"]) + _SLACK_BYTES
         stdin, stdout = os.memfd_create("stdin"), os.memfd_create("stdout")
         self._pipe, pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
         self._pid = os.fork()
         if self._pid == 0:
             try:
@@ -62,71 +63,72 @@ class Child:
         self._pidfd = os.pidfd_open(self._pid)
         self._clock = (~self._pid << 3) | 2  # the CPU clock of a process, as libc computes it
         self._buffer = bytearray()
+        self._compiling, self._foreign = True, False
+        self._limit = request["compile_cpu_s"]  # of what it does now, and since when
+        self._since, self._wall = 0.0, time.monotonic()
 
     def follow(self, found: dict[str, Any]) -> None:
-        """Reads frames until the program is done or must be killed; adds what it did."""
-        request, tests = self._request, found["tests"]
-        before = found["cpu_s"]
-        expected = len(request["tests"])
-        since, wall = 0.0, time.monotonic()
-        reason = None
-        tick = _TICK_S
-        compiling = True
-        poll = select.poll()
-        for one in (self._pipe, self._pidfd):
-            poll.register(one, select.POLLIN)
-        hangup = select.poll()
+        """Reads frames until the program is done or must be killed; adds what it did.
+
+        It wakes when the process dies, and now and then to read and to look at the time: a wake-up
+        for each frame would cost more than most tests.
+        """
+        poll, hangup = select.poll(), select.poll()
+        poll.register(self._pidfd, select.POLLIN)
         hangup.register(self._hangup, select.POLLIN | select.POLLHUP)
-        ended = False
-        while len(tests) < expected and not ended:
-            events = dict(poll.poll(tick * 1000))
+        before, tick, reason = found["cpu_s"], _TICK_S, None
+        while reason is None and not self._is_done(found):
+            died = bool(poll.poll(tick * 1000))
             now, used = time.monotonic(), self._cpu_s()
-            limit = request["compile_cpu_s"] if compiling else request["cpu_s"]
-            if self._pipe in events:
-                tick = _TICK_S
-                ended, reason = self._read()
-                for frame in self._frames():
-                    if compiling:
-                        compiling = False
-                        since, wall = used, now
-                        if "failed" in frame:
-                            found["failed"] = frame
-                            ended = True
-                            break
-                        found["places"] = _places(frame)
-                        continue
-                    tests.append(_trusted(frame, used - since, limit))
-                    found["hits"] = _merged(found["hits"], frame.get("hits"))
-                    since, wall = used, now
-                    if len(tests) == expected:
-                        break
-                continue
-            if self._pidfd in events:
-                ended = True
-            elif hangup.poll(0):
+            had = len(found["tests"])
+            reason = self._take(found, used, now, died=died)
+            tick = _TICK_S if len(found["tests"]) > had else min(2 * tick, _LONGEST_TICK_S)
+            if hangup.poll(0):
                 self._kill()
                 os._exit(0)
-            elif used - since > limit or before + used > request["total_cpu_s"]:
-                reason = "timeout"
-                break
-            elif now - wall > request["wall_s"]:
-                reason = "wall"
-                break
-            tick = min(2 * tick, _LONGEST_TICK_S)
-        self._finish(found, reason, compiling=compiling)
+            if reason is None and not self._is_done(found):
+                reason = self._late(before, used, now)
+        self._finish(found, reason)
 
-    def _finish(self, found: dict[str, Any], reason: str | None, *, compiling: bool) -> None:
-        done = len(found["tests"]) >= len(self._request["tests"]) or "failed" in found
+    def _is_done(self, found: dict[str, Any]) -> bool:
+        return "failed" in found or len(found["tests"]) >= len(self._request["tests"])
+
+    def _late(self, before: float, used: float, now: float) -> str | None:
+        """Whether its time is up, and which one."""
+        if used - self._since > self._limit or before + used > self._request["total_cpu_s"]:
+            return "timeout"
+        return "wall" if now - self._wall > self._request["wall_s"] else None
+
+    def _take(self, found: dict[str, Any], used: float, now: float, *, died: bool) -> str | None:
+        """Takes what the pipe holds; why nothing more is to be expected."""
+        ended = self._read(died=died)
+        for frame in self._frames():
+            if self._compiling:
+                self._compiling = False
+                if "failed" in frame:
+                    found["failed"] = frame
+                    break
+                found["places"] = _places(frame)
+            else:
+                one = _trusted(frame, used - self._since, self._limit, self._request["output"])
+                found["tests"].append(one)
+                found["hits"] = _merged(found["hits"], frame.get("hits"))
+            self._since, self._wall, self._limit = used, now, self._request["cpu_s"]
+            if self._is_done(found):
+                break
+        return "flood" if self._foreign else ended
+
+    def _finish(self, found: dict[str, Any], reason: str | None) -> None:
         self._kill()
         _, status, usage = os.wait4(self._pid, 0)
         os.close(self._pipe)
         os.close(self._pidfd)
         found["cpu_s"] += usage.ru_utime + usage.ru_stime
         found["memory"] = max(found["memory"], usage.ru_maxrss * 1024)
-        if done:
+        if self._is_done(found):
             return
-        failure = _failure(reason, os.waitstatus_to_exitcode(status), started=not compiling)
-        if compiling:
+        failure = _failure(reason, os.waitstatus_to_exitcode(status), started=not self._compiling)
+        if self._compiling:
             found["failed"] = {"failed": failure["outcome"], "error": failure["error"]}
         else:
             found["tests"].append(failure)
@@ -143,32 +145,39 @@ class Child:
         except OSError:
             os.kill(self._pid, signal.SIGKILL)
 
-    def _read(self) -> tuple[bool, str | None]:
-        """Takes what is in the pipe; whether that is all, and what is wrong with it."""
-        data = os.read(self._pipe, 1 << 20)
-        self._buffer += data
-        if len(self._buffer) > self._most:
-            return True, "flood"
-        if data:
-            return False, None
-        ending = select.poll()
-        ending.register(self._pidfd, select.POLLIN)
-        return True, None if ending.poll(1000 * _ENDING_S) else "hung up"
+    def _read(self, *, died: bool) -> str | None:
+        """Takes what is in the pipe; why that is all, or too much."""
+        while len(self._buffer) <= self._most:
+            try:
+                data = os.read(self._pipe, 1 << 16)
+            except BlockingIOError:
+                return "ended" if died else None
+            if not data:
+                ending = select.poll()
+                ending.register(self._pidfd, select.POLLIN)
+                return "ended" if died or ending.poll(1000 * _ENDING_S) else "hung up"
+            self._buffer += data
+        return "flood"
 
     def _frames(self) -> list[dict[str, Any]]:
         found = []
         while len(self._buffer) >= HEADER.size:
             nonce, length = HEADER.unpack_from(self._buffer)
-            if nonce != self._nonce or len(self._buffer) < HEADER.size + length:
+            if nonce != self._nonce:
+                self._foreign = True
+                break
+            if len(self._buffer) < HEADER.size + length:
                 break
             content = bytes(self._buffer[HEADER.size : HEADER.size + length])
             del self._buffer[: HEADER.size + length]
             try:
                 frame = json.loads(content)
             except (ValueError, RecursionError):
+                frame = None
+            if not isinstance(frame, dict):
+                self._foreign = True
                 break
-            if isinstance(frame, dict):
-                found.append(frame)
+            found.append(frame)
         return found
 
 
@@ -213,18 +222,24 @@ def _places(frame: dict[str, Any]) -> list[list[int]]:
     return found if good else []
 
 
-def _trusted(frame: dict[str, Any], used_s: float, limit_s: float) -> dict[str, Any]:
+def _trusted(
+    frame: dict[str, Any], used_s: float, limit_s: float, most_bytes: int
+) -> dict[str, Any]:
     """What a child says of a test, with types that are checked and the time that it took."""
     outcome = frame.get("outcome")
     if outcome not in ("ok", "runtime", "memory", "output"):
         outcome = "runtime"
-    found: dict[str, Any] = {"outcome": outcome, "cpu_s": used_s}
+    own = frame.get("cpu_s")  # finer than ours, which is from one look to the next
+    known = isinstance(own, float) and 0 <= own < math.inf
+    found: dict[str, Any] = {"outcome": outcome, "cpu_s": own if known else max(used_s, 0.0)}
     for name in ("stdout", "value", "error"):
         if isinstance(frame.get(name), str):
             found[name] = frame[name]
+    if len(found.get("value", "")) > most_bytes:  # forged, to keep whoever reads it busy
+        del found["value"]
     if type(frame.get("line")) is int:
         found["line"] = frame["line"]
-    if used_s > limit_s:
+    if found["cpu_s"] > limit_s:
         found["outcome"] = "timeout"
     return found
 
@@ -260,6 +275,7 @@ def _failure(reason: str | None, exit_code: int, *, started: bool) -> dict[str, 
     if exit_code == _BROKEN and not started:
         return {"outcome": "infra", "error": "its process could not be set up"}
     if exit_code < 0:
-        name = signal.Signals(-exit_code).name
+        known = {one.value: one.name for one in signal.Signals}  # some of real time have no name
+        name = known.get(-exit_code, f"signal {-exit_code}")
         return {"outcome": "runtime", "error": f"killed by {name}"}
     return {"outcome": "runtime", "error": f"it ended itself with exit code {exit_code}"}

@@ -80,11 +80,9 @@ def _place(statement: ast.stmt) -> Place:
         last, column = first.lineno, first.col_offset
     elif body := getattr(statement, "body", None):
         last, column = body[0].lineno, body[0].col_offset
-    start = min(
-        [(statement.lineno, statement.col_offset)]
-        + [(one.lineno, one.col_offset) for one in getattr(statement, "decorator_list", ())]
-    )
-    return (*start, last, column)
+    heads = [statement, *getattr(statement, "decorator_list", ())]
+    line = min(one.lineno for one in heads)
+    return line, statement.col_offset, last, column  # where the statement stands, `@` does too
 
 
 def _probe(index: int, statement: ast.stmt) -> ast.stmt:
