@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,6 +77,16 @@ def test_an_end_token_ends_the_text():
     written = continue_prompt(model, ids, handle=None, settings=settings)
     assert written.token_ids == (first, second)
     assert written.finish_reason == "stop"
+
+
+def test_a_text_does_not_end_before_its_least_length():
+    model, ids = make("llama-gqa"), tokens(1, 50)[0].tolist()
+    first = greedy(model, ids, 1)[0]
+    ends = Settings(4, eos_ids=frozenset({first}))
+    assert continue_prompt(model, ids, handle=None, settings=ends).token_ids == (first,)
+    at_least = replace(ends, min_new_tokens=1)
+    written = continue_prompt(model, ids, handle=None, settings=at_least).token_ids
+    assert written[0] != first
 
 
 def test_generation_settings_of_the_checkpoint_do_not_interfere():

@@ -41,7 +41,8 @@ class Chooser:
     ) -> Tensor:
         """Chunks that each query reads, RSTK; R or S may be 1 where they do not differ.
 
-        `furthest` is the highest position, known without asking the device.
+        Positions of several tokens follow each other; `furthest` is the highest one, known without
+        asking the device.
         """
         own_RT = position_RT // self.layer.chunk_len
         num_chunks = furthest // self.layer.chunk_len
@@ -52,7 +53,7 @@ class Chooser:
             slots = min(self.state.rules.num_slots, num_chunks + 1)
             chunks = selection.window_plan(own_RT, slots).unsqueeze(1)
         else:
-            chunks = self._choose_free(rows, position_RT, query_RHTD, num_chunks, decode)
+            chunks = self._choose_free(rows, position_RT, query_RHTD, furthest, decode)
         for sink in self.state.sinks:
             sink(self.index, rows, position_RT, chunks)
         return chunks
@@ -62,15 +63,17 @@ class Chooser:
         rows: Sequence[int],
         position_RT: Tensor,
         query_RHTD: Tensor,
-        num_chunks: int,
+        furthest: int,
         decode: bool,
     ) -> Tensor:
         num_rows, heads, tokens, _ = query_RHTD.shape
-        step = max(1, SCORE_ELEMENTS // (num_rows * heads * num_chunks))
+        step = max(1, SCORE_ELEMENTS // (num_rows * heads * (furthest // self.layer.chunk_len)))
         parts = []
         for low in range(0, tokens, step):
-            positions = position_RT[:, low : low + step]
-            scores = self._scores(rows, positions, query_RHTD[:, :, low : low + step], num_chunks)
+            high = min(tokens, low + step)
+            before = (furthest - (tokens - high)) // self.layer.chunk_len  # the last of these
+            positions = position_RT[:, low:high]
+            scores = self._scores(rows, positions, query_RHTD[:, :, low:high], before)
             parts.append(self._fill(rows, positions, scores, decode))
         return torch.cat(parts, dim=2)
 

@@ -9,6 +9,7 @@ from typing import cast
 
 from longheads import (
     ablate_report,
+    cache_report,
     longbench_report,
     passkey_report,
     perplexity_report,
@@ -36,6 +37,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Estimate]:
     """The metrics of whatever command wrote the records; nothing for records of others."""
     return {
         **_generated(records),
+        **cache_report.summarise(records),
         **ablate_report.summarise(records),
         **longbench_report.summarise(records),
         **passkey_report.summarise(records),

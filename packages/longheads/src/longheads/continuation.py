@@ -41,12 +41,14 @@ class Settings:
         prefill_tok: tokens per forward pass while the prompt is read.
         temperature: 0 takes the most likely token.
         eos_ids: tokens that end the text; none: exactly `max_new_tokens` are written.
+        min_new_tokens: tokens before which the text does not end.
     """
 
     max_new_tokens: int
     prefill_tok: int = 4096
     temperature: float = 0.0
     eos_ids: frozenset[int] = frozenset()
+    min_new_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,7 @@ def _generation_config(settings: Settings) -> GenerationConfig:
     sampling = {"temperature": settings.temperature, "top_k": 0} if settings.temperature else {}
     return GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=settings.max_new_tokens,
+        min_new_tokens=settings.min_new_tokens or None,
         do_sample=bool(settings.temperature),
         eos_token_id=ends or None,
         pad_token_id=ends[0] if ends else None,

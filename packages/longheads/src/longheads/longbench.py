@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from longheads import cache_report
 from longheads.config import LongBenchConfig
 from longheads.continuation import Continuation, Settings, continue_prompt
 from longheads.longbench_data import Example, Loaded
@@ -78,6 +79,8 @@ def run(config: LongBenchConfig, flags: RunFlags, out: Path, inputs: Inputs) -> 
     if failed:
         tell(f"{len(failed)} of {len(records)} examples failed, first: {failed[0].error}")
     _tell_of_prompts(records, session.trained, config)
+    for line in cache_report.lines(records):
+        tell(line)
     tell(f"report: {out / 'report.html'}")
     return EXIT_FAILED if failed else 0
 
@@ -128,19 +131,13 @@ def _attempt(session: Session, config: LongBenchConfig, inputs: Inputs, example:
 def _write(
     session: Session, config: LongBenchConfig, name: SetName, asked: Asked, answer_tok: int
 ) -> Continuation:
-    """The answer; on a set where it ends with its line, it is stopped there.
-
-    Deviation: the released code forbids an end of line as first token; here the model then writes
-    on, and the first line that is not empty counts.
-    """
-    ends = eos_ids(session.model, session.tokenizer)
-    settings = Settings(answer_tok, prefill_tok=config.prefill_tok, eos_ids=ends)
+    """The answer; on a set where it ends with its line, it has at least one token before that."""
+    ends, least = eos_ids(session.model, session.tokenizer), 0
     if SETS[name].stops_at_newline:
-        newline = _newline_ids(session)
-        short = Settings(answer_tok, prefill_tok=config.prefill_tok, eos_ids=ends | newline)
-        written = continue_prompt(session.model, asked.ids, handle=session.handle, settings=short)
-        if written.token_ids[0] not in newline:
-            return written
+        ends, least = ends | _newline_ids(session), 1
+    settings = Settings(
+        answer_tok, prefill_tok=config.prefill_tok, eos_ids=ends, min_new_tokens=least
+    )
     return continue_prompt(session.model, asked.ids, handle=session.handle, settings=settings)
 
 
@@ -169,6 +166,7 @@ def _record(
             "new_tok": len(tokens),
             "finish_reason": written.finish_reason,
             "score": score(name, prediction, example.answers, example.classes),
+            "cache": dict(written.cache),
         },
     )
 

@@ -90,11 +90,11 @@ class OffloadedLayer(LongHeadsLayer):  # type: ignore[no-untyped-call]  # see th
     def write_(self, rows: Sequence[int], start: int, key: Tensor, value: Tensor) -> None:
         """See `LongHeadsLayer`."""
         self._settle_()
-        end = start + key.shape[2]
+        end, beside = start + key.shape[2], self.pinned
         for pages, new in zip(self._stored(), (key, value), strict=True):
             for row, states in zip(rows, new, strict=True):
                 for head, part in enumerate(states):  # each a copy of one piece, so beside the rest
-                    pages[row, head].flatten(0, 1)[start:end].copy_(part, non_blocking=self.pinned)
+                    pages[row, head].flatten(0, 1)[start:end].copy_(part, non_blocking=beside)
         self._moving = True
         if self._table is not None:
             last = (end - 1) // self.chunk_len

@@ -6,11 +6,11 @@ the run goes on.
 """
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
+from longheads import cache_report
 from longheads.config import PasskeyConfig
-from longheads.continuation import Settings, continue_prompt
+from longheads.continuation import Continuation, Settings, continue_prompt
 from longheads.passkey_prompts import Trial, check_lengths, trial_id, write_trial
 from longheads.passkey_report import accuracy_table
 from longheads.session import Session, answer, open_run, open_session, tell
@@ -49,6 +49,8 @@ def run(config: PasskeyConfig, flags: RunFlags, out: Path) -> int:
     failed = [record for record in records if record.status == "error"]
     if failed:
         tell(f"{len(failed)} of {len(records)} trials failed, first: {failed[0].error}")
+    for line in cache_report.lines(records):
+        tell(line)
     tell(f"report: {out / 'report.html'}")
     return EXIT_FAILED if failed else 0
 
@@ -83,7 +85,7 @@ def _attempt(session: Session, config: PasskeyConfig, length: int, index: int) -
         written = continue_prompt(
             session.model, trial.ids, handle=session.handle, settings=settings
         )
-        return _record(session, config, trial, written.token_ids)
+        return _record(session, config, trial, written)
     except (PaperError, RuntimeError, ValueError) as error:
         short = is_out_of_memory(error)
         problem = "out of memory" if short else " ".join(f"{error}".split()) or type(error).__name__
@@ -98,10 +100,8 @@ def _attempt(session: Session, config: PasskeyConfig, length: int, index: int) -
     )
 
 
-def _record(
-    session: Session, config: PasskeyConfig, trial: Trial, predicted: Sequence[int]
-) -> Record:
-    chunk_len = config.longheads.chunk_len
+def _record(session: Session, config: PasskeyConfig, trial: Trial, written: Continuation) -> Record:
+    chunk_len, predicted = config.longheads.chunk_len, written.token_ids
     return Record(
         id=trial.id,
         data={
@@ -116,8 +116,9 @@ def _record(
             "expected_ids": [*trial.expected_ids],
             "predicted": str(session.tokenizer.decode(list(predicted))),
             "predicted_ids": [*predicted],
-            "correct": tuple(predicted) == trial.expected_ids,
+            "correct": predicted == trial.expected_ids,
             "needle_chunks": [*trial.needle_chunks(chunk_len)],
             "key_split": trial.key_split(chunk_len),
+            "cache": dict(written.cache),
         },
     )
