@@ -10,12 +10,13 @@ K slots, L tokens of a chunk, D head width.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from longheads.attention import Pages, Plan, attend_chunk_major, attend_gathered
+from longheads.attention import Pages, Plan, Room, attend_chunk_major, attend_gathered
 from longheads.cache import TAIL_CHUNKS, LongHeadsLayer, row_index
 from longheads.choice import Chooser
 from longheads.chunks import represent
@@ -98,6 +99,7 @@ class _Call:
         self.workspace = GPU_WORKSPACE_BYTES if layer.device.type == "cuda" else WORKSPACE_BYTES
         self.chunk_len = layer.chunk_len
         self.chooser = Chooser(state, layer, index)
+        self._attend_chunk_major = partial(attend_chunk_major, room=Room())
 
     def run(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Stores the new tokens and answers their queries."""
@@ -190,7 +192,7 @@ class _Call:
         ]
         for at, (pages, page) in zip(places, self.layer.stage(parts), strict=True):
             part = query_RHTD[at].flatten(0, 1)
-            attend = attend_prefill if self._on_kernel(part, pages) else attend_chunk_major
+            attend = attend_prefill if self._on_kernel(part, pages) else self._attend_chunk_major
             flat = attend(
                 part,
                 pages,
