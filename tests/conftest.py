@@ -127,7 +127,16 @@ def miniature(session_dir: Path, command: Command) -> Callable[..., Miniature]:
 
 
 @pytest.fixture(scope="session")
-def command() -> Command:
+def environment() -> dict[str, str]:
+    """The environment of a child process, without what would colour or widen its output."""
+    dropped = {"FORCE_COLOR", "CLICOLOR_FORCE", "PYTHONPATH", "VIRTUAL_ENV"}
+    kept = {key: value for key, value in os.environ.items() if key not in dropped}
+    path = os.pathsep.join([str(SCRIPTS), kept.get("PATH", "")])
+    return kept | {"PATH": path, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "100"}
+
+
+@pytest.fixture(scope="session")
+def command(environment: dict[str, str]) -> Command:
     """Run a command as a user would: the environment's scripts first on PATH, a plain terminal."""
 
     def run(
@@ -139,7 +148,7 @@ def command() -> Command:
         return subprocess.run(
             [str(argument) for argument in arguments],
             cwd=cwd,
-            env=plain_environment() | dict(env or {}),
+            env=environment | dict(env or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -148,11 +157,3 @@ def command() -> Command:
         )
 
     return run
-
-
-def plain_environment() -> dict[str, str]:
-    """The environment of a child process, without what would colour or widen its output."""
-    dropped = {"FORCE_COLOR", "CLICOLOR_FORCE", "PYTHONPATH", "VIRTUAL_ENV"}
-    kept = {key: value for key, value in os.environ.items() if key not in dropped}
-    path = os.pathsep.join([str(SCRIPTS), kept.get("PATH", "")])
-    return kept | {"PATH": path, "NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "100"}

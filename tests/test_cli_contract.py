@@ -11,21 +11,9 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "vllm")
 COMMON_VERBS = {"info", "mini", "report"}
 RECIPES = ("mini", "paper")
 SCRIPTS = Path(sys.executable).parent
-
-PROBE = """
-import sys
-from {package}.cli import APP
-try:
-    code = APP.main({words!r})
-except SystemExit as stop:
-    code = stop.code
-print("heavy:", *[name for name in {heavy!r} if name in sys.modules], file=sys.stderr)
-raise SystemExit(code)
-"""
 
 
 def app(package):
@@ -56,13 +44,35 @@ class Said:
     heavy: str
 
 
+@pytest.fixture(scope="module")
+def answers(environment):
+    """For every package, a process that answers its command lines; see `ask_cli`."""
+    started: dict[str, subprocess.Popen[str]] = {}
+
+    def of(name: str) -> subprocess.Popen[str]:
+        if name not in started:
+            started[name] = subprocess.Popen(
+                [sys.executable, Path(__file__).with_name("ask_cli.py"), name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+        return started[name]
+
+    yield of
+    for process in started.values():
+        with process:
+            process.stdin.close()
+
+
 @pytest.fixture
-def probe(package, command, tmp_path):
+def probe(package, answers, tmp_path):
     def ask(*words: str) -> Said:
-        text = PROBE.format(package=package.import_name, words=list(words), heavy=HEAVY)
-        done = command(sys.executable, "-c", text, cwd=tmp_path)
-        err, _, heavy = done.stderr.rpartition("heavy:")
-        return Said(done.returncode, done.stdout, err.strip(), heavy.strip())
+        process = answers(package.import_name)
+        process.stdin.write(json.dumps({"words": words, "cwd": str(tmp_path)}) + "\n")
+        process.stdin.flush()
+        return Said(**json.loads(process.stdout.readline()))
 
     return ask
 
@@ -199,22 +209,22 @@ def test_info_prints_the_recipe_itself(package, probe, recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_command_of_a_recipe_parses(package, recipe, command, tmp_path):
-    """The recipe runs as it is, with a stand-in for the package that adds `--dry-run`."""
+def test_every_command_of_a_recipe_parses(package, recipe, command, probe, tmp_path):
+    """The recipe runs as it is, with a stand-in for the package that notes what it is asked."""
     file = package.source / "recipes" / f"{recipe}.sh"
-    log = tmp_path / "calls.txt"
+    log = tmp_path / "calls"
     shims = tmp_path / "bin"
     shims.mkdir()
     shim = shims / package.name
-    shim.write_text(
-        "#!/usr/bin/env bash\nset -e\n"
-        f'echo "$*" >> "{log}"\n'
-        f'exec "{SCRIPTS / package.name}" "$@" --dry-run\n'
-    )
+    shim.write_text(f'#!/usr/bin/env bash\nprintf "%s\\0" "$@" >> "{log}"; echo >> "{log}"\n')
     shim.chmod(0o755)
     done = command("bash", "-eu", file, cwd=tmp_path, env={"PATH": f"{shims}:/usr/bin:/bin"})
     assert done.returncode == 0, done.stdout + done.stderr
-    assert log.read_text().splitlines(), f"{recipe}.sh calls {package.name} nowhere"
+    calls = [line.split("\0") for line in log.read_text("utf-8").split("\0\n")[:-1]]
+    assert calls, f"{recipe}.sh calls {package.name} nowhere"
+    for words in calls:
+        said = probe(*words, "--dry-run")
+        assert (said.code, said.heavy) == (0, ""), (words, said)
 
 
 @pytest.mark.slow
