@@ -61,7 +61,7 @@ test: $(STAMP)  ## run the fast tests
 
 .PHONY: test-all
 test-all: lint types test-vllm  ## run lint, types and every test this machine can run; say what is skipped and why
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST) -n $(WORKERS) --durations=30
 
 $(VLLM_STAMP): $(PROJECTS) | uv
 	@echo "setting up .venv-vllm; the first time this fetches up to 2 GB"

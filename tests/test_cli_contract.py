@@ -99,6 +99,15 @@ def test_the_console_script_has_the_name_of_the_package(package, command):
     assert (done.returncode, done.stdout.split()) == (0, [package.name, package.project["version"]])
 
 
+def test_the_package_runs_as_a_module_as_its_script_does(package, command):
+    ran = [
+        command(*start, "--version")
+        for start in ([package.name], [sys.executable, "-m", package.import_name])
+    ]
+    script, module = [(done.returncode, done.stdout, done.stderr) for done in ran]
+    assert module == script
+
+
 def test_help_names_every_verb_and_imports_nothing_heavy(package, probe):
     said = probe("--help")
     assert (said.code, said.heavy, said.err) == (0, "", "")
@@ -118,6 +127,7 @@ def test_the_help_of_every_verb_imports_nothing_heavy(package, probe):
         said = probe(verb.name, "--help")
         assert (said.code, said.heavy) == (0, ""), (verb.name, said)
         assert "--dry-run" in said.out, verb.name
+        assert "settings files are TOML" in said.out, verb.name
 
 
 def test_a_dry_run_of_every_verb_prints_the_config_and_imports_nothing_heavy(

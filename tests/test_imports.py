@@ -14,6 +14,7 @@ HEAVY_BACKENDS = ("decoding", "defaults", "hf", "jobs", "prompts", "vllm")
 LIGHT_MODULES = ("config", "presets", "claims", "cli")
 SKELETON = (
     "__init__.py",
+    "__main__.py",
     "claims.py",
     "cli.py",
     "config.py",
@@ -114,6 +115,17 @@ def test_rl_and_sandbox_stand_almost_alone(core, part):
 def test_every_package_has_the_same_skeleton(package):
     missing = [part for part in SKELETON if not (package.source / part).is_file()]
     assert not missing, f"{package.name} lacks {missing}"
+
+
+def test_a_package_lists_what_it_offers_without_importing_it(package, command):
+    name = package.import_name
+    code = (
+        f"import sys, {name}\nmissing = set({name}.__all__) - set(dir({name}))\n"
+        f"assert not missing, missing\nassert 'torch' not in sys.modules\n"
+        f"assert all(hasattr({name}, one) for one in dir({name}))"
+    )
+    done = command(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_modules_are_named_after_what_they_hold(member):

@@ -29,6 +29,50 @@ def test_without_a_preset_the_first_one_counts(toypaper, capsys):
     assert '"size":8' in capsys.readouterr().out
 
 
+REAL = """
+from papercore.cli import About, App, Verb
+from papercore.config import RunConfig
+
+class GoConfig(RunConfig):
+    model: str = "tiny:real"
+    steps: int = 900
+    mode: str = "plain"
+
+PRESETS = {"tiny": GoConfig(steps=3, mode="toy"), "paper": GoConfig(model="big")}
+ABOUT = About(paper="", arxiv="", what="", devices="")
+GO = Verb("go", "go", config="realpaper:GoConfig", presets="realpaper:PRESETS", run="builtins:pow")
+APP = App("realpaper", "realpaper", "real", ABOUT, (GO,))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "warned"),
+    [
+        (
+            ("--model", "my/model"),
+            "with settings of 'tiny', which are for a miniature: steps=3 mode=\"toy\"; name a",
+        ),
+        (("--model", "my/model", "--steps", "5"), 'miniature: mode="toy"; name'),
+        (("--model", "my/model", "--steps", "5", "--mode", "x"), ""),
+        (("tiny", "--model", "my/model"), ""),
+        (("paper",), ""),
+        ((), ""),
+        (("--model", "tiny:other"), ""),
+    ],
+)
+def test_a_model_on_settings_of_a_miniature_that_nobody_asked_for_is_warned_of(
+    monkeypatch, tmp_path, capsys, caplog, words, warned
+):
+    (tmp_path / "realpaper.py").write_text(REAL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from realpaper import APP
+
+    assert run(APP, "go", *words, "--dry-run") == 0
+    del sys.modules["realpaper"]
+    assert warned in caplog.text
+    assert bool(caplog.text) == bool(warned)
+
+
 def test_nested_and_boolean_flags(toypaper, capsys):
     assert run(toypaper, "go", "--window.size", "5", "--fast") == 0
     out = capsys.readouterr().out
@@ -118,6 +162,22 @@ def test_an_interrupt_exits_130(toypaper, capsys):
     assert capsys.readouterr().err == "toypaper: interrupted\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--limit", "5"], "5 records are in k1"),
+        (["--limit", "1"], "1 record is in k1"),
+        ([], "what was done is in k1"),
+    ],
+)
+def test_an_interrupt_says_what_is_there_and_how_to_go_on(
+    toypaper, tmp_path, monkeypatch, capsys, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(toypaper, "stopped", "--out", "k1", *words) == 130
+    assert capsys.readouterr().err == f"toypaper: interrupted; {said}, --resume goes on\n"
+
+
 def test_dry_run_prints_config_hash_and_estimate_and_imports_nothing_heavy(toypaper, capsys):
     assert run(toypaper, "go", "paper", "--dry-run") == 0
     out = capsys.readouterr().out
@@ -143,6 +203,7 @@ def test_version_and_top_level_help(toypaper, capsys):
     assert run(toypaper, "--help") == 0
     out = capsys.readouterr().out
     assert all(verb.name in out and verb.help in out for verb in toypaper.verbs)
+    assert "settings files are TOML: @file.toml reads one" in out
     assert run(toypaper) == 2
 
 
@@ -154,6 +215,7 @@ def test_help_of_a_verb_shows_presets_and_flags(toypaper, capsys):
     assert "--window.size" in out
     assert "Tokens in the window." in out
     assert "--config" not in out
+    assert "settings files are TOML: @file.toml reads one" in out
 
 
 def test_help_of_a_verb_shows_the_defaults_of_the_chosen_preset(toypaper, capsys):

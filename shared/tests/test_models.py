@@ -23,6 +23,7 @@ from papercore.models import (
     read_config,
     read_tokenizer,
 )
+from papercore.refs import id_or_directory
 from papercore.runs import Run
 from papercore.testing import assert_close, tiny_model
 from papercore.testing.fixtures import model_cache, one_thread  # noqa: F401
@@ -161,6 +162,21 @@ def refused(reason, ref, **settings):
     assert len(str(caught.value)) < 500
 
 
+@pytest.mark.parametrize("ref", ["../nosuch", "", "hf:gpt2"])
+def test_who_loads_a_model_is_offered_what_can_be_loaded(ref):
+    with pytest.raises(ModelError) as caught:
+        load_model(ref)
+    said = str(caught.value)
+    assert said.endswith("use a hub id, a directory or tiny:<package>")
+    assert "vllm:" not in said
+    assert "openai:" not in said
+
+
+def test_who_takes_an_id_or_a_directory_is_offered_these():
+    with pytest.raises(ModelError, match=r"use a hub id or a directory$"):
+        id_or_directory("../nosuch")
+
+
 def test_references_for_generators_are_not_loaded():
     refused("can generate but not be loaded", "vllm:a/b")
     refused("can generate but not be loaded", "openai:m@http://x/v1")
@@ -169,6 +185,25 @@ def test_references_for_generators_are_not_loaded():
 def test_a_hub_that_is_not_reachable_says_what_to_do(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     refused("hf download nobody/nothing", "nobody/nothing")
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_hub_without_a_way_to_it_is_not_asked(monkeypatch, lost):
+    """Its client would try again for half a minute, with a warning each time."""
+    asked = {}
+    monkeypatch.setattr("papercore.hub.unreachable", lambda: lost)
+    for read, kind in ((read_config, "AutoConfig"), (read_tokenizer, "AutoTokenizer")):
+        monkeypatch.setattr(
+            f"transformers.{kind}.from_pretrained", lambda place, **how: asked.update({place: how})
+        )
+        asked.clear()
+        read("a/b")
+        assert asked["a/b"]["local_files_only"] is lost
+
+
+def test_a_directory_needs_no_hub(monkeypatch, saved):
+    monkeypatch.setattr("papercore.hub.unreachable", lambda: pytest.fail("the hub was looked for"))
+    load_model(str(saved[0]))
 
 
 def test_a_misspelt_directory_is_named_first(monkeypatch):

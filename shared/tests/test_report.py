@@ -1,11 +1,16 @@
+import contextlib
 import re
 from html.parser import HTMLParser
 
 import pytest
 
 from papercore.claims import Bar, Claim, Estimate, judge
+from papercore.config import RunConfig, RunFlags
+from papercore.files import read_json, write_json
 from papercore.overview import Outcome, write_index
-from papercore.report import conclude
+from papercore.records import Record
+from papercore.report import conclude, recheck
+from papercore.runs import Run
 
 
 class Page(HTMLParser):
@@ -142,3 +147,57 @@ def test_the_index_says_when_all_is_well(tmp_path):
         ).read_text()
     )
     assert "Every claim held on every seed that was run." in page.words
+
+
+# --- how much of a run it is
+
+
+def go(folder, *, resume=False, killed=False, **settings):
+    """A run of two examples, or one if it is killed; what its page says."""
+    where = {"package": "toypaper", "version": "0.1", "verb": "go"}
+    with (
+        contextlib.suppress(ProcessLookupError),
+        Run.open(folder, RunConfig(**settings), RunFlags(resume=resume), **where) as run,
+    ):
+        for name in ("a",) if killed else ("a", "b"):
+            if name not in run.done:
+                run.append(Record(id=name, data={"ours": 1, "theirs": 0}))
+        if killed:
+            raise ProcessLookupError
+    conclude(folder)
+    assert recheck(folder) == []
+    return Page((folder / "report.html").read_text()).words
+
+
+def test_a_full_run_is_one_of_a_miniature(toypaper, page, tmp_path):
+    assert "seed 0, full run, config" in page.words
+    words = go(tmp_path / "go")
+    assert "version 0.1, seed 0, config" in words
+    assert "full run" not in words
+
+
+def test_a_limit_is_said(toypaper, tmp_path):
+    assert "seed 0, limited to 16, config" in go(tmp_path / "go", limit=16)
+
+
+def test_an_unfinished_run_is_called_so_until_it_is_resumed(toypaper, tmp_path):
+    words = go(tmp_path / "go", killed=True, limit=16)
+    assert "seed 0, unfinished run, limited to 16, config" in words
+    assert "all numbers are of 1 examples so far" in words
+    assert "unfinished" not in go(tmp_path / "go", resume=True, limit=16)
+
+
+def test_an_unfinished_miniature_is_no_full_run(toypaper, folder):
+    timing = read_json(folder / "timing.json")
+    write_json(folder / "timing.json", {**timing, "ended": False})
+    conclude(folder)
+    words = Page((folder / "report.html").read_text()).words
+    assert "seed 0, unfinished run, config" in words
+
+
+def test_a_run_of_which_nothing_is_known_is_not_called_unfinished(toypaper, folder):
+    """Folders of earlier versions do not say how their command ended."""
+    timing = read_json(folder / "timing.json")
+    del timing["ended"]
+    write_json(folder / "timing.json", timing)
+    assert recheck(folder) == []

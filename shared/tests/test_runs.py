@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import random
@@ -16,7 +17,13 @@ from papercore.errors import ConfigError, DataError
 from papercore.files import read_json
 from papercore.generate.endpoint import EndpointConfig
 from papercore.records import Record
-from papercore.runs import Run, is_run_folder, read_identity
+from papercore.runs import (
+    Run,
+    check_folder,
+    has_run_through,
+    is_run_folder,
+    read_identity,
+)
 from papercore.stats import bootstrap_mean
 
 RESUME = RunFlags(resume=True)
@@ -227,6 +234,46 @@ def test_a_file_is_no_run_folder(tmp_path):
         start(tmp_path / "file")
 
 
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        ("/proc/x", "No such file or directory"),
+        ("/proc/x/deeper", "No such file or directory"),
+        ("file/run", "Not a directory"),
+        ("n" * 300, "File name too long"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_noticed_before_anything_runs(
+    tmp_path, monkeypatch, out, reason
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    out = Path(out)
+    for ask in (lambda: check_folder(out, RunFlags()), lambda: start(out)):
+        with pytest.raises(ConfigError) as info:
+            ask()
+        said = str(info.value)
+        assert said == f"{out} cannot be written ({reason}): give another --out"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("flags", [RunFlags(), RESUME])
+def test_a_folder_that_may_not_be_written_is_refused(tmp_path, flags):
+    start(tmp_path / "run").close()
+    for folder, out in ((tmp_path, tmp_path / "other"), (tmp_path / "run", tmp_path / "run")):
+        folder.chmod(0o555)
+        with pytest.raises(ConfigError, match="Permission denied"):
+            check_folder(out, flags)
+        folder.chmod(0o755)
+
+
+def test_asking_for_a_folder_leaves_nothing(tmp_path):
+    check_folder(tmp_path / "deep" / "run", RunFlags())
+    check_folder(tmp_path, RunFlags())
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("flags", [RESUME, OVERWRITE])
 def test_two_writers_do_not_meet(tmp_path, flags):
     with start(tmp_path / "run") as run:
@@ -236,6 +283,31 @@ def test_two_writers_do_not_meet(tmp_path, flags):
         assert [record.id for record in run.records()] == ["a"]
     with start(tmp_path / "run", RESUME) as run:
         assert run.done == {"a"}
+
+
+def test_a_run_ends_unless_an_error_leaves_it(tmp_path):
+    assert has_run_through(tmp_path), "nothing says otherwise"
+    with start(tmp_path / "run") as run:
+        assert not has_run_through(tmp_path / "run")
+        run.finish({})
+    assert has_run_through(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt), start(tmp_path / "run", RESUME):
+        raise KeyboardInterrupt
+    assert not has_run_through(tmp_path / "run")
+    start(tmp_path / "run", RESUME).close()
+    assert has_run_through(tmp_path / "run")
+
+
+def test_the_report_of_a_part_goes_when_the_run_goes_on(tmp_path):
+    """Commands with nothing left to do keep the report that is there."""
+    report = tmp_path / "run" / "report.html"
+    for error, kept in ((None, True), (KeyboardInterrupt, False)):
+        with contextlib.suppress(KeyboardInterrupt), start(tmp_path / "run", RESUME):
+            report.write_text("x")
+            if error:
+                raise error
+        start(tmp_path / "run", RESUME).close()
+        assert report.exists() is kept
 
 
 def test_an_error_lets_the_lock_go(tmp_path):
@@ -314,10 +386,12 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_never_was(tmp_path):
         time.sleep(rng.random() * 0.01)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+        assert not has_run_through(killed)
         sizes.append(records.stat().st_size)
     torn = records.read_bytes()
     os.truncate(records, torn.rfind(b"\n") - 3)
     append_all(killed, "--resume")
+    assert has_run_through(killed)
     assert records.read_bytes() == (whole / "records.jsonl").read_bytes()
     assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     assert summary_without_timing(killed) == summary_without_timing(whole)

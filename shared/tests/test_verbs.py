@@ -93,6 +93,26 @@ def test_recheck_shows_what_was_changed(toypaper, here, capsys, name, old, new, 
     assert path.read_text() == text.replace(old, new, 1), "a check must change nothing"
 
 
+def test_recheck_names_edited_records_among_the_causes(toypaper, here, capsys):
+    toypaper.main(["mini", "--out", "run"])
+    path = here / "run" / "records.jsonl"
+    path.write_text(path.read_text().replace('"ours": 1', '"ours": 0', 1))
+    capsys.readouterr()
+    assert toypaper.main(["report", "run", "--recheck"]) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "differs: records.jsonl or the files above were edited, or other versions" in said
+
+
+def test_report_says_that_a_run_is_unfinished(toypaper, here, capsys):
+    assert toypaper.main(["stopped", "--out", "run", "--limit", "5"]) == 130
+    assert toypaper.main(["report", "run"]) == 0
+    said = "unfinished run: its command has not ended; records so far: 5; --resume goes on\n"
+    assert said in capsys.readouterr().out
+    assert toypaper.main(["report", "run", "--recheck"]) == 0
+    toypaper.main(["mini", "--out", "whole"])
+    assert "unfinished" not in capsys.readouterr().out
+
+
 def test_recheck_misses_files(toypaper, here, capsys):
     toypaper.main(["mini", "--out", "run"])
     (here / "run" / "report.html").unlink()

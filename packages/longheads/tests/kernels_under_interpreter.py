@@ -21,7 +21,7 @@ from longheads.kernels import Tiles
 from longheads.rotary import Rotation
 from longheads.testing import make, small, tokens
 
-SLOTS_IN_TABLE = 6  # more than any plan here has
+SLOTS_IN_TABLE = 40  # more than any plan here has
 
 
 def dot_that_knows_bfloat16(builder, a, b, *rest, dot=interpreter.InterpreterBuilder.create_dot):
@@ -101,11 +101,11 @@ def prefill(
     empty=False,
     hidden=False,
     strided=False,
+    per_head=7,
     way="auto",
     keys=16,
 ):
     generator = torch.Generator().manual_seed(tokens + heads)
-    per_head = 7
     drawn = torch.rand(heads, tokens, per_head, generator=generator).argsort(-1)[..., :slots]
     kv_head = torch.arange(heads) // (heads // kv_heads)
     page = drawn + (kv_head * per_head).view(-1, 1, 1)
@@ -180,6 +180,7 @@ LAYOUTS = {
     "empty slots": {"empty": True, "sliding": True},
     "hidden slots": {"hidden": True},
     "longer pages": {"length": 32, "width": 24, "turned": 24, "sliding": True},
+    "many slots": {"slots": 37, "per_head": 41, "length": 5, "sliding": True, "empty": True},
     "short pages": {"length": 5, "sliding": True},
     "uneven pages": {"length": 24},
     "one token": {"tokens": 1},
@@ -239,6 +240,7 @@ CASES = {
 }
 FEW = (
     "unions: sliding",
+    "unions: many slots",
     "pairs: empty slots",
     "auto",
     "decode: gqa",

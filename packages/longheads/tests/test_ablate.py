@@ -181,6 +181,17 @@ def test_a_trial_that_fails_is_a_record_and_the_run_goes_on(capsys, folder, tmp_
     assert table.splitlines()[2].split()[-1] == "1"
     failed = [one["id"] for one in lines(out) if one["status"] == "error"]
     assert failed == ["ablate/select=random/100/0"]
+    assert "--resume tries them again" in err
+    monkeypatch.setattr(ablate, "continue_prompt", honest)
+    before = table.splitlines()[1]
+    code, table, err = run(capsys, folder, out, "--variants", "select=random", "--resume")
+    assert code == 0, err
+    assert [one["id"] for one in lines(out)[4:]] == failed, "only what failed is read again"
+    assert table.splitlines()[1] == before
+    assert table.splitlines()[2].split()[-1] == "0"
+    metrics = json.loads((out / "summary.json").read_text())["metrics"]
+    assert metrics["minus_default/select=random"]["n"] == 2
+    assert APP.main(["report", str(out), "--recheck"]) == 0
 
 
 def test_limit_counts_trials_not_variants(capsys, folder, tmp_path):

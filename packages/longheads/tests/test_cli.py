@@ -44,7 +44,7 @@ def test_every_method_is_a_flag(capsys, method):
         (["--prompt", " \n "], "empty"),
         (["--prompt-file", "absent.txt"], "absent.txt: no such file"),
         (["--prompt-file", "."], "is a directory"),
-        (["--prompt", "a", "--model", "no-such-dir/x/y"], "no-such-dir/x/y"),
+        (["tiny", "--prompt", "a", "--model", "no-such-dir/x/y"], "no-such-dir/x/y"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(capsys, tmp_path, monkeypatch, words, reason):

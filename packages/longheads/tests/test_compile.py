@@ -1,4 +1,4 @@
-"""torch.compile: the same answers, no compilation per token, and no break inside the attention."""
+"""torch.compile: the same answers, no compilation per token, and attention that can be compiled."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def half_split(query, key, cos, sin):
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_attention_of_a_decoded_token_is_one_graph():
+def test_attention_of_a_decoded_token_alone_compiles_to_one_graph():
     dynamo.reset()
     draw = torch.Generator().manual_seed(0)
     turns = torch.rand(4, 16, generator=draw)

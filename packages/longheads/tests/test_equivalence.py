@@ -166,14 +166,14 @@ def test_cropping_again_and_again_never_uses_queries_that_are_gone():
     with longheads.enable(model, small()):
         whole = model(ids).logits
         cache = model(ids[:, :97]).past_key_values  # tokens 80 to 96 have kept their queries
-        cache.crop(-6)  # to 91; chunk 12 took the place of chunk 10
-        cache.crop(-2)
+        cache.crop(-6)  # to 91; chunk 12 took the place of chunk 9
+        cache.crop(-8)
         with pytest.raises(ModelError, match="only the last 2 chunks"):
-            cache.crop(-4)  # into chunk 10
-        cache.crop(-1)  # to its end is fine
-        assert cache.get_seq_length() == 88
-        again = model(ids[:, 88:], past_key_values=cache).logits
-    assert_close(again, whole[:, 88:])
+            cache.crop(-4)  # into chunk 9
+        cache.crop(-3)  # to its end is fine
+        assert cache.get_seq_length() == 80
+        again = model(ids[:, 80:], past_key_values=cache).logits
+    assert_close(again, whole[:, 80:])
 
 
 @torch.no_grad()

@@ -1,14 +1,19 @@
 """What `--dry-run` says, by hand and on configs in a folder."""
 
 import pytest
+import torch
 
-from longheads import estimate
+from longheads import cache, engine, estimate
+from longheads.caches import sliding_windows
 from longheads.config import GenerateConfig, LongHeadsConfig, PasskeyConfig
 from longheads.presets import PAPER_MODEL, PASSKEY, WINDOWS
+from longheads.testing import ALL_KINDS, make
 from papercore.shapes import KNOWN, Shape, find_shape
 from papercore.testing import tiny_model
 
 LLAMA = KNOWN[PAPER_MODEL]
+LLAMA_31 = "meta-llama/Llama-3.1-8B-Instruct"
+GEMMA = Shape(26, 1152, 6912, 4, 1, 256, 262144, 32768, True, 22, 512)  # Gemma-3-1B
 
 
 def test_the_weights_of_llama_2_7b():
@@ -86,3 +91,92 @@ def test_the_size_of_a_prompt_is_that_of_its_file(tmp_path):
     assert estimate.generate(GenerateConfig(prompt_file=tmp_path / "absent"))["data"] == (
         "no prompt given"
     )
+
+
+def memory(shape, monkeypatch, num_tok=131072, method="longheads", **settings):
+    """What is said of a prompt to a model of such a shape."""
+    monkeypatch.setitem(estimate.KNOWN, "made:up", shape)
+    config = PasskeyConfig(
+        model="made:up",
+        lengths=(num_tok,),
+        method=method,
+        dtype="bfloat16",
+        longheads=LongHeadsConfig(**settings),
+    )
+    return estimate.passkey(config)
+
+
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_layers_with_a_window_are_those_that_the_cache_makes(tmp_path, kind):
+    config = make(kind).config
+    config.save_pretrained(tmp_path)
+    shape, windows = find_shape(str(tmp_path)), sliding_windows(config)
+    assert shape.full_layers == windows.count(None)
+    assert {shape.sliding_tok} - {0} == set(windows) - {None}
+
+
+def test_what_is_repeated_here_is_what_the_modules_with_torch_say():
+    assert estimate.TAIL_CHUNKS == cache.TAIL_CHUNKS
+    assert estimate.WORKSPACE_BYTES == engine.WORKSPACE_BYTES
+    assert estimate.GPU_WORKSPACE_BYTES == engine.GPU_WORKSPACE_BYTES
+
+
+def test_queries_and_workspace_are_said():
+    said = estimate.passkey(PASSKEY["paper"])
+    assert said["queries of the last chunks"] == "192 MiB"  # 3 chunks, 32 heads and layers
+    assert said["workspace"] == "about 1 GiB on a GPU, 128 MiB on a CPU"
+
+
+def test_a_pool_that_holds_everything_is_said_to_save_nothing(monkeypatch):
+    shape = KNOWN[LLAMA_31]
+    said = memory(shape, monkeypatch, offload=True)
+    assert said["kv cache"] == "16 GiB for 131072 tokens, on the host"
+    assert said["pool of pages on the device"].startswith("16 GiB, which is everything, so off")
+    said = memory(shape, monkeypatch, offload=True, window=8192)
+    assert said["pool of pages on the device"] == "8 GiB"  # 2 x 32 chunks x 4 heads that share
+
+
+def test_gemma_3_holds_little_of_most_layers(monkeypatch):
+    said = memory(GEMMA, monkeypatch, offload=True)
+    assert said["kv cache"] == "512 MiB for 131072 tokens, on the host"  # 4 layers of 1 KiB a token
+    assert said["kv cache of sliding layers"].endswith(
+        "in 22 of 26 layers, which see 512 tokens, on the device"
+    )
+    assert memory(GEMMA, monkeypatch)["kv cache"] == "512 MiB for 131072 tokens"
+    config = PasskeyConfig(longheads=LongHeadsConfig())
+    found = estimate.held(config, GEMMA, 131072, 2)
+    per_tok = 22 * 1024
+    assert (512 + 2 * 256 + 4096) * per_tok < found.sliding < 6000 * per_tok
+    assert estimate.held(config, GEMMA, 4 * 131072, 2).sliding == found.sliding
+    assert found.tail == 4 * 4 * 256 * 3 * 256 * 2
+
+
+def test_full_attention_keeps_the_window_of_sliding_layers(monkeypatch):
+    said = memory(GEMMA, monkeypatch, method="full")
+    assert said["kv cache"] == "512 MiB for 131072 tokens"
+    assert said["kv cache of sliding layers"].startswith("99 MiB in 22 of 26")  # window and piece
+    assert "workspace" not in said
+    full = estimate.attention_flops(GEMMA, 131072, None, 256)
+    assert full == pytest.approx(4 * 1024 * (4 * 131072 / 2 + 22 * 512), rel=0.001)
+
+
+@pytest.mark.parametrize("window", [16, 100])
+@pytest.mark.parametrize("piece", [1, 7, 64])
+def test_room_of_a_sliding_layer_is_what_the_layer_makes(window, piece):
+    layer = cache.LongHeadsLayer(8, sliding_window=window, capacity_tok=2000)
+    states, most = torch.zeros(1, 1, piece, 2), 0
+    layer.lazy_initialization(states, states)
+    for start in range(0, 1400, piece):
+        layer.reserve_(1, 1, 1, 2, start + piece)
+        most = max(most, layer.keys.shape[2])
+        layer.lengths[0] = start + piece
+        layer.drop_unseen_()
+    assert estimate.sliding_chunks(window, 1400, piece, 8) == most
+
+
+def test_minmax_has_two_representations_a_chunk():
+    one, two = (
+        estimate.held(PasskeyConfig(longheads=LongHeadsConfig(chunk_rep=rep)), LLAMA, 131072, 2)
+        for rep in ("attention", "minmax")
+    )
+    assert two.reps == 2 * one.reps

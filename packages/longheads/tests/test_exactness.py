@@ -1,5 +1,7 @@
 """The fast path against eager attention inside the window and the slow reference beyond it."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -113,6 +115,24 @@ def test_half_precision_stays_near_float32(dtype):
     with longheads.enable(half, small()):
         error = (half(ids).logits.float() - expected).abs().max()
     assert error <= 2 * eager_error
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_half_precision_stays_near_float32_beyond_the_window(dtype):
+    model, ids = make("llama-gqa"), tokens(rows=1)
+    settings = small(select="recent")  # choices that rounding cannot turn over
+    with longheads.enable(model, settings):
+        expected = model(ids).logits
+    half = model.to(dtype)
+    with longheads.enable(half, settings) as handle:
+        cache = handle.make_cache()
+        parts = [
+            half(ids[:, low:high], past_key_values=cache).logits.float()
+            for low, high in pairwise([0, 70, *range(71, ids.shape[1] + 1)])
+        ]
+    error = (torch.cat(parts, dim=1) - expected).abs().amax(dim=(0, 2))
+    assert error[WINDOW:].max() <= 2 * error[:WINDOW].max()
 
 
 @pytest.mark.parametrize("select", ["random", "recent"])

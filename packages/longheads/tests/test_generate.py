@@ -1,15 +1,20 @@
 """`longheads generate` on a small saved model, as a user would call it."""
 
 import hashlib
+import io
 import json
+import sys
+from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import longheads
+from longheads import continuation
 from longheads.cli import APP
-from longheads.continuation import Settings, continue_prompt, read
+from longheads.continuation import MOST_AHEAD, Settings, continue_prompt, read
 from longheads.plugin import enabled
 from longheads.testing import make, small, tokens
 from longheads.world import WORDS, write_example
@@ -127,6 +132,16 @@ def test_only_the_answer_is_on_stdout(capsys, folder, tmp_path):
     assert "read 200 tokens" in err
     assert "window 40" in err
     assert generate(capsys, folder, "--prompt", example.text, "--max-new-tokens", 3)[1] == out
+
+
+def test_a_prompt_can_be_piped_in(capsys, folder, monkeypatch):
+    example = write_example(seed=0, length=200)
+    expected = generate(capsys, folder, "--prompt", example.text)[1]
+    piped = SimpleNamespace(buffer=io.BytesIO(f"{example.text}\n".encode()))
+    monkeypatch.setattr(sys, "stdin", piped)
+    assert generate(capsys, folder, "--prompt-file", "-")[:2] == (0, expected)
+    code, _, err = generate(capsys, folder, "--prompt-file", "-")
+    assert (code, "the standard input is empty" in err) == (2, True)
 
 
 @pytest.mark.parametrize("method", ["full", "streaming", "random", "infllm", "pi", "ntk", "yarn"])
@@ -279,3 +294,110 @@ def test_a_cache_on_the_host_answers_the_same_and_says_how_it_did(capsys, folder
     assert "hit rate" in err
     (record,) = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     assert record["data"]["cache"]["hits"] > 0
+
+
+@pytest.mark.parametrize("length", [1, 2, 60, 61])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_with_an_assistant_too_the_prompt_is_read_in_pieces(length, enabled):
+    model, assistant = make("llama-gqa"), make("llama-gqa")
+    ids, widths = tokens(1, length)[0].tolist(), []
+    model.model.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(kwargs["input_ids"].shape[1]), with_kwargs=True
+    )
+    settings = Settings(4, prefill_tok=16)
+    with ExitStack() as stack:
+        handle = stack.enter_context(longheads.enable(model, small())) if enabled else None
+        if enabled:
+            stack.enter_context(longheads.enable(assistant, small()))
+        alone = continue_prompt(model, ids, handle=handle, settings=settings).token_ids
+        widths.clear()
+        ahead = continue_prompt(model, ids, handle=handle, settings=settings, assistant=assistant)
+    assert ahead.token_ids == alone
+    assert max(widths) <= max(16, MOST_AHEAD + 2)
+    assert sum(widths) >= length
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_cache_that_was_asked_for_no_page_has_no_hit_rate(capsys, folder, tmp_path, count):
+    out = tmp_path / "run"
+    prompt = write_example(seed=2, length=150).text
+    words = ("--prompt", prompt, "--max-new-tokens", count, "--longheads.offload", "--out", out)
+    code, _, err = generate(capsys, folder, *words)
+    assert code == 0, err
+    assert "cache on the host" in err
+    assert "nan" not in err
+    (record,) = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    asked = count > 1  # the first new token comes from the prompt's own pass
+    assert ("hit rate" in err) == ("hit_rate" in record["data"]["cache"]) == asked
+
+
+def sure_and_wrong(seed):
+    """A model and an assistant that is certain of other tokens."""
+    model, assistant = make("llama-gqa").double(), make("llama-gqa").double()
+    noise = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in assistant.parameters():
+            weight.add_(0.02 * torch.randn(weight.shape, generator=noise, dtype=weight.dtype))
+        assistant.lm_head.weight *= 30
+    return model, assistant
+
+
+def width(output):
+    """Places whose logits a pass gave."""
+    return output.logits.shape[1]
+
+
+@pytest.mark.parametrize("schedule", [None, "heuristic"])
+@pytest.mark.parametrize(("chunk_len", "window"), [(8, 64), (16, 256)])
+def test_an_assistant_that_is_sure_and_wrong_changes_nothing(chunk_len, window, schedule):
+    config = longheads.LongHeadsConfig(chunk_len=chunk_len, window=window)
+    rejected = 0
+    for seed in range(3):
+        model, assistant = sure_and_wrong(seed)
+        assistant.generation_config.num_assistant_tokens_schedule = schedule
+        before = assistant.generation_config.to_dict()
+        ids, sizes = tokens(rows=1, count=300 + seed, seed=seed)[0].tolist(), []
+        with longheads.enable(model, config) as handle, longheads.enable(assistant, config):
+            alone = continue_prompt(model, ids, handle=handle, settings=Settings(48))
+            model.register_forward_hook(lambda *call, seen=sizes: seen.append(width(call[2])))
+            ahead = continue_prompt(
+                model, ids, handle=handle, settings=Settings(48), assistant=assistant
+            )
+        assert ahead.token_ids == alone.token_ids
+        assert max(sizes) <= chunk_len + 1, "candidates of a round, and the token before them"
+        assert assistant.generation_config.to_dict() == before
+        rejected += sum(sizes) - 48
+    assert rejected > 3 * 48
+
+
+def test_the_time_of_the_prompt_ends_with_the_model_not_with_its_assistant(monkeypatch):
+    model, assistant, order = make("llama-gqa"), make("llama-gqa"), []
+    model.register_forward_hook(lambda *_: order.append("model"))
+    assistant.register_forward_hook(lambda *_: order.append("assistant"))
+    monkeypatch.setattr(
+        continuation, "time", SimpleNamespace(perf_counter=lambda: float(len(order) + 1))
+    )
+    ids = tokens(1, 90)[0].tolist()
+    for helper in (None, assistant):
+        order.clear()
+        with longheads.enable(model, small()) as handle, longheads.enable(assistant, small()):
+            settings = Settings(6, prefill_tok=32)
+            written = continue_prompt(
+                model, ids, handle=handle, settings=settings, assistant=helper
+            )
+        # the clock counts passes; the prompt takes three of the model, the third has its logits;
+        # with an assistant, its last token comes with the candidates, in a fourth
+        mine = [number for number, who in enumerate(order) if who == "model"]
+        last = mine[3 if helper else 2]
+        assert written.prefill_s == last + 1
+        assert written.prefill_s + written.decode_s == len(order)
+    assert order[0] == "assistant"
+    assert len(model._forward_hooks) == 1, "only the test's own is left"
+
+
+def test_an_assistant_of_nan_is_an_error_that_names_it():
+    model, assistant = make("llama-gqa"), make("llama-gqa")
+    with torch.no_grad():
+        assistant.lm_head.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match="the assistant's logits are not finite"):
+        continue_prompt(model, [1, 2, 3], handle=None, settings=Settings(4), assistant=assistant)

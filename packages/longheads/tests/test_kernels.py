@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ def too_far(found):
 @needs_triton
 def test_some_kernels_equal_the_torch_path():
     found = interpreted("few")
-    assert len(found) == 6
+    assert len(found) == 7
     assert not too_far(found)
 
 
@@ -107,6 +108,11 @@ def test_the_survey_takes_fewer_tokens_than_a_block_and_no_page_at_all():
     assert survey(torch.tensor([[[-1, 6]]]), 16) == Survey(span=1, reads=1)
 
 
+def test_numbers_of_pages_are_as_narrow_as_they_can_be():
+    assert kernels.narrow(2**15 - 1) == torch.int16
+    assert kernels.narrow(2**15) == torch.int32
+
+
 def test_the_kernels_are_not_for_a_cpu():
     pages = Pages(torch.zeros(1, 4, 8), torch.zeros(1, 4, 8))
     assert not kernels.available(torch.zeros(1, 1, 8), pages)
@@ -138,7 +144,36 @@ def test_kernels_compile_for_real_devices(name, width, capability, tmp_path, mon
     assert compiled.metadata.shared <= SHARED_MEMORY[capability]
 
 
-def compile_for(capability, name, width, tiles):
+@needs_triton
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("width", [128, 256])
+def test_windows_of_hundreds_of_slots_do_not_spill_registers(
+    width, capability, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    tiles = kernels.prefill_tiles(torch.bfloat16, width, 256)
+    compiled = compile_for(capability, "union_kernel", width, tiles, slots=256)
+    assert stack_bytes(compiled, capability, tmp_path) <= STACK
+
+
+STACK = 160
+"""Bytes of registers that one thread may put aside; a list of 256 slots took 3,600."""
+
+
+def stack_bytes(compiled, capability, folder):
+    """What the assembler says that a thread keeps outside of its registers."""
+    from triton import knobs
+
+    code = folder / "kernel.ptx"
+    code.write_text(compiled.asm["ptx"])
+    target = f"sm_{capability}{'a' if capability >= 90 else ''}"
+    command = [knobs.nvidia.ptxas.path, "-v", f"--gpu-name={target}", code, "-o", os.devnull]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(re.search(r"(\d+) bytes stack frame", done.stdout + done.stderr)[1])
+
+
+def compile_for(capability, name, width, tiles, slots=16):
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -146,12 +181,14 @@ def compile_for(capability, name, width, tiles):
     from longheads import kernel_code
 
     kernel = getattr(kernel_code, name)
-    constants = {"LENGTH": 256, "WIDTH": width, "TURNED": width, "D": width, "K": 16}
+    constants = {"LENGTH": 256, "WIDTH": width, "TURNED": width, "D": width, "K": slots}
     constants |= {"CAPPED": True, "HAS_FIRST": True, "M": tiles.rows, "N": tiles.keys}
     types = dict.fromkeys(("paired", "key", "value", "answer"), "*bf16")
     types |= dict.fromkeys(("part", "lse2", "turns"), "*fp32")
     numbers = ("page", "first", "last", "pair", "start", "stop", "tile_page")
     types |= dict.fromkeys(numbers, "*i64") | dict.fromkeys(("union", "count"), "*i32")
+    if name == "union_kernel":
+        types["page"] = "*i16"
     types |= {"scale": "fp32", "softcap": "fp32"} | dict.fromkeys(constants, "constexpr")
     signature = {arg: types.get(arg, "i32") for arg in kernel.arg_names}
     aligned = ("key_page", "key_step", "value_page", "value_step")

@@ -166,6 +166,18 @@ def test_an_example_that_fails_is_a_record(capsys, settings, tmp_path, monkeypat
     status = {one["id"]: (one["status"], one["error"]) for one in lines(tmp_path / "run")}
     assert status["longbench/samsum/1"] == ("error", "no luck")
     assert status["longbench/hotpotqa/1"] == ("ok", None)
+    assert "--resume tries them again" in err
+    monkeypatch.setattr(longbench, "continue_prompt", write)
+    code, table, err = run(capsys, settings, tmp_path / "run", *FEW, "--resume")
+    assert code == 0, err
+    assert [one["id"] for one in lines(tmp_path / "run")[6:]] == [
+        f"longbench/samsum/{index}" for index in range(3)
+    ]
+    assert [line.split()[6] for line in table.splitlines()[1:3]] == ["0", "0"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["counts"] == {"ok": 6, "error": 0, "skipped": 0}
+    assert summary["metrics"]["samsum"]["n"] == 3
+    assert APP.main(["report", str(tmp_path / "run"), "--recheck"]) == 0
 
 
 def test_out_of_memory_is_said_so(capsys, settings, tmp_path, monkeypatch):

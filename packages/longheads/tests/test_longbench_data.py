@@ -7,9 +7,10 @@ import zipfile
 import pytest
 
 from longheads import longbench_data
+from longheads.config import LongBenchConfig
 from longheads.longbench_data import Example, find, load
 from longheads.longbench_prompts import TEMPLATES, ask, fill, read_lengths, read_templates
-from longheads.longbench_sets import SET_NAMES, SETS
+from longheads.longbench_sets import SET_NAMES, SETS, set_of_file
 from papercore.errors import DataError, ModelError
 from papercore.tiny import byte_tokenizer
 
@@ -51,6 +52,16 @@ def put(tmp_path):
 
 
 # places
+
+
+def test_a_file_of_one_set_says_which(put):
+    assert set_of_file("/a/b/hotpotqa.jsonl.gz") == "hotpotqa"
+    assert set_of_file("qasper_e.jsonl", extended=True) == "qasper"
+    others = ("hotpotqa", "LongBench/data.zip", "mine.jsonl", "qasper_e.jsonl", "/data/hotpotqa/")
+    assert [set_of_file(name) for name in others] == [None] * len(others)
+    config = LongBenchConfig(data=f"{put(lines(row()))}/hotpotqa.jsonl")
+    assert config.chosen_sets == ("hotpotqa",)
+    assert load(config.data, config.chosen_sets).by_set["hotpotqa"]
 
 
 def test_a_row_as_released(put):

@@ -1,6 +1,5 @@
 """Pages on the host: the same answers, from few pages on the device."""
 
-import logging
 import random
 from itertools import pairwise
 
@@ -10,7 +9,7 @@ import torch
 
 import longheads
 from longheads.lru import NOWHERE, SlotTable
-from longheads.offload import OffloadedLayer, host_pages, offload_facts
+from longheads.offload import OffloadedLayer, offload_facts
 from longheads.testing import make, small, tokens
 from papercore.errors import ConfigError
 from papercore.testing import assert_close
@@ -75,9 +74,19 @@ def test_the_table_does_what_the_rules_say_one_chunk_at_a_time(seed):
             every = table.find(np.full(chunks, number), np.arange(chunks))
             held = {int(slot): int(c) for c, slot in enumerate(every) if slot != NOWHERE}
             assert held == {s: c for s, c in enumerate(plain.slots[number]) if c is not None}
-    assert (table.hits, table.misses) == (hits, misses)
     assert hits
     assert misses
+
+
+def test_lanes_are_selected_with_what_they_hold():
+    table = SlotTable(2, 2, 9)
+    table.place(np.array([0, 0, 1]), np.array([4, 7, 5]))
+    table.select(np.array([1, 0, 0]))
+    held = [table.find(np.full(9, lane), np.arange(9)).tolist() for lane in range(3)]
+    assert [sum(slot != NOWHERE for slot in lane) for lane in held] == [1, 2, 2]
+    assert held[1] == held[2]
+    table.place(np.array([2, 2]), np.array([1, 2]))  # one of the twins goes its own way
+    assert table.find(np.array([1, 2]), np.array([4, 4])).tolist() == [held[1][4], NOWHERE]
 
 
 def test_a_lane_that_is_asked_for_more_than_it_holds_is_refused():
@@ -158,6 +167,67 @@ def test_beams_crops_and_failed_passes():
     assert_close(found[1][2], found[0][2], atol=1e-9)
 
 
+@torch.no_grad()
+def test_the_pool_is_no_larger_than_the_text():
+    model, ids = make("llama-gqa").double(), tokens(rows=1, count=90)
+    with longheads.enable(model, small()):
+        whole = model(ids).logits
+    with longheads.enable(model, small(offload=True, pool_chunks=1000)) as handle:
+        cache = handle.make_cache(capacity_tok=70)
+        parts = [
+            model(ids[:, low:high], past_key_values=cache).logits
+            for low, high in pairwise([0, 50, *range(51, 91)])
+        ]
+        facts = offload_facts(cache)
+    assert facts["pool_bytes"] == facts["host_bytes"]
+    assert facts["hits"] > facts["misses"]
+    assert_close(torch.cat(parts, dim=1), whole, atol=1e-9)
+
+
+@torch.no_grad()
+def test_a_few_tokens_at_once_read_from_the_pool():
+    model, ids = make("llama-gqa").double(), tokens(rows=1, count=160)
+    with longheads.enable(model, small()):
+        whole = model(ids).logits
+    with longheads.enable(model, small(offload=True, pool_chunks=64)) as handle:
+        cache = handle.make_cache(capacity_tok=200)
+        parts = [model(ids[:, :100], past_key_values=cache).logits]
+        staged = offload_facts(cache)["staged_pages"]
+        for low in range(100, 160, 6):
+            out = model(ids[:, low : low + 8], past_key_values=cache).logits
+            parts.append(out[:, :6])
+            cache.crop(-2)  # two were guessed wrong
+        facts = offload_facts(cache)
+    assert facts["staged_pages"] == staged
+    assert facts["hit_rate"] > 0.5
+    assert_close(torch.cat(parts, dim=1), whole, atol=1e-9)
+
+
+@torch.no_grad()
+def test_more_pages_than_the_pool_holds_are_staged():
+    model, ids = make("llama-gqa").double(), tokens(rows=1, count=130)
+    plain, offload = pair("llama-gqa")
+    with longheads.enable(model, plain):
+        whole = model(ids).logits
+    with longheads.enable(model, offload) as handle:
+        cache = handle.make_cache()
+        model(ids[:, :121], past_key_values=cache)
+        before = offload_facts(cache)["staged_pages"]
+        rest = model(ids[:, 121:129], past_key_values=cache).logits
+        assert offload_facts(cache)["staged_pages"] > before
+    assert_close(rest, whole[:, 121:129], atol=1e-9)
+
+
+@torch.no_grad()
+def test_beams_keep_what_the_pool_holds():
+    model, ids = make("llama-gqa").double(), tokens(rows=1, count=100)
+    with longheads.enable(model, small(offload=True, pool_chunks=64)) as handle:
+        cache = handle.make_cache(capacity_tok=160)
+        options = {"max_new_tokens": 20, "num_beams": 3, "do_sample": False}
+        model.generate(ids, past_key_values=cache, **options)
+        assert offload_facts(cache)["hit_rate"] > 0.5
+
+
 def _fail(*_):
     raise torch.OutOfMemoryError
 
@@ -194,29 +264,6 @@ def test_the_pool_holds_what_one_token_reads():
         config = small(offload=True, share_selection=share)
         with longheads.enable(make("llama-gqa"), config) as handle:
             assert handle.make_cache().layers[0].pool_chunks == chunks
-
-
-def test_where_memory_cannot_be_pinned_it_is_pageable_and_said(caplog, monkeypatch):
-    monkeypatch.setattr(torch, "zeros", _zeros_without_pins)
-    with caplog.at_level(logging.WARNING):
-        pages = host_pages((1, 2, 3, 4, 5), torch.float16, torch.device("cuda"))
-    assert pages.shape == (1, 2, 3, 4, 5)
-    assert not pages.any()
-    assert "not pinned (no pins left)" in caplog.text
-    caplog.clear()
-    monkeypatch.setattr("longheads.offload.free_memory", lambda: 100)
-    with caplog.at_level(logging.WARNING):
-        host_pages((1, 2, 3, 4, 5), torch.float16, torch.device("cuda"))
-    assert "GiB are free" in caplog.text
-
-
-_ZEROS = torch.zeros
-
-
-def _zeros_without_pins(*args, pin_memory=False, **kwargs):
-    if pin_memory:
-        raise RuntimeError("no pins left\nand more")
-    return _ZEROS(*args, **kwargs)
 
 
 @pytest.mark.gpu

@@ -216,6 +216,20 @@ def test_a_trial_that_fails_is_a_record_and_the_run_goes_on(capsys, folder, tmp_
     assert status["passkey/64/1"] == ("error", "no luck")
     assert status["passkey/24/1"] == ("ok", None)
     assert json.loads((out / "summary.json").read_text())["counts"]["error"] == 2
+    assert "--resume tries them again" in err
+    monkeypatch.setattr(passkey, "continue_prompt", honest)
+    code, table, err = run(capsys, folder, out, "--lengths", 24, 64, "--trials", 2, "--resume")
+    assert code == 0, err
+    assert [line.split()[-1] for line in table.splitlines()[1:]] == ["0", "0"]
+    statuses = [one["status"] for one in lines(out) if one["id"] == "passkey/64/1"]
+    assert statuses == ["error", "ok"]  # the second one counts
+    assert json.loads((out / "summary.json").read_text())["counts"] == {
+        "ok": 4,
+        "error": 0,
+        "skipped": 0,
+    }
+    assert json.loads((out / "summary.json").read_text())["metrics"]["accuracy/64"]["n"] == 2
+    assert APP.main(["report", str(out), "--recheck"]) == 0
 
 
 def test_a_length_that_is_too_short_leaves_nothing_behind(capsys, folder, tmp_path):

@@ -84,15 +84,27 @@ def test_the_same_number_as_by_hand(capsys, folder, model, texts, tmp_path):
         sums = [by_hand(model, text, length, 16) for text in (TEXT, TEXT[::-1])]
         tokens = sum(count for _, count in sums)
         expected = math.exp(sum(total for total, _ in sums) / tokens)
-        found = metrics(out)[f"perplexity/{length}"]
+        assert metrics(out)[f"perplexity_by_token/{length}"]["value"] == pytest.approx(
+            expected, rel=1e-5
+        )
+        found = metrics(out)[f"perplexity/{length}"]  # the documents are of the same length
         assert found["value"] == pytest.approx(expected, rel=1e-5)
         assert found["n"] == 2
         assert found["lo"] <= found["value"] <= found["hi"]
         mine = [one["data"] for one in windows(out) if one["data"]["length"] == length]
         assert sum(data["scored_tok"] for data in mine) == tokens
-    assert "2 documents, 1 too short" in table.splitlines()[0]
+    head = table.splitlines()[0]
+    assert "stride 16, at most 99 windows of a document; 2 documents, 1 too short" in head
     assert [line.split()[0] for line in table.splitlines()[2:]] == ["64", "128"]
     assert "report:" in err
+
+
+def test_a_length_without_any_window_is_told_of(capsys, folder, texts, tmp_path):
+    words = ("--data", texts, "--lengths", 64, 4096, "--min-tok", 64, "--max-windows", 1)
+    code, table, err = run(capsys, folder, tmp_path / "run", *words)
+    assert code == 0, err
+    assert [line.split()[0] for line in table.splitlines()[2:]] == ["64"]
+    assert "no document was long enough for 4096 tokens" in err
 
 
 def test_a_run_leaves_figure_table_and_report(capsys, folder, texts, tmp_path):
@@ -147,7 +159,7 @@ def test_a_window_that_fails_is_a_record_and_is_tried_again(
     code, table, err = run(capsys, folder, out, *words)
     assert code == 1
     assert "2 windows failed and are left out, first: no luck" in err
-    assert table.splitlines()[3].split() == ["128", "-", "-", "0", "0", "2"]
+    assert table.splitlines()[3].split() == ["128", "-", "-", "-", *"0002"]
     assert json.loads((out / "summary.json").read_text())["counts"] == {
         "ok": 4,
         "error": 2,
@@ -269,6 +281,35 @@ def test_the_same_presets_as_everywhere():
     assert list(PERPLEXITY) == ["tiny", "paper", "official-readme", "modern"]
     assert PERPLEXITY["paper"].longheads == WINDOWS["author-passkey"]
     assert PERPLEXITY["paper"].stride == PerplexityConfig().stride == 256
+
+
+VERBS = ("generate", "passkey", "longbench", "ablate", "perplexity", "trace")
+
+
+def dry(verb, caplog, *words):
+    """What a dry run warns of."""
+    caplog.clear()
+    assert APP.main([verb, *words, "--dry-run"]) == 0
+    return caplog.text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_real_model_on_settings_of_the_miniature_is_warned_of(capsys, caplog, verb):
+    said = dry(verb, caplog, "--model", "some/Real")
+    assert "no preset was named, so some/Real runs with settings of 'tiny'" in said
+    assert "longheads.chunk_len=16 longheads.window=256" in said
+    assert "name a preset (paper, official-readme, modern)" in said
+    assert not dry(verb, caplog)
+    assert not dry(verb, caplog, "--model", "tiny:other")
+    for preset in ("tiny", "paper"):
+        assert not dry(verb, caplog, preset, "--model", "some/Real")
+
+
+def test_only_settings_that_nobody_gave_are_warned_of(capsys, caplog):
+    words = ["--model", "some/Real", "--longheads.chunk-len", "256", "--longheads.window", "auto"]
+    words += ["--prefill-tok", "4096", "--data", "b", "--lengths", "4096", "--stride", "256"]
+    assert "a miniature: max_windows=4; name" in dry("perplexity", caplog, *words)
+    assert not dry("perplexity", caplog, *words, "--max-windows", "9")
 
 
 def test_a_dry_run_says_what_is_read(capsys):

@@ -14,7 +14,7 @@ from longheads.config import LongHeadsConfig, PerplexityConfig
 from longheads.losses import token_losses
 from longheads.perplexity import text_of
 from longheads.testing import make, small, tokens
-from longheads.windows import Stretch, plan, spread
+from longheads.windows import Stretch, described, plan, spread
 from papercore.errors import ModelError
 from papercore.records import Record
 
@@ -253,6 +253,9 @@ def document(index, **more):
     return Record(id=f"perplexity/document/{index}", data=data, **more)
 
 
+READING = "stride 16, all windows of a document"
+
+
 def test_perplexity_by_hand():
     records = [
         document(0),
@@ -263,15 +266,19 @@ def test_perplexity_by_hand():
         window(1, 16, None, status="error", error="x"),
         document(2, status="skipped", error="short"),
     ]
-    (found,) = perplexity_report.summarise(records).values()
-    assert found.value == pytest.approx(math.exp(18.0 / 6))
-    assert (found.n, found.method) == (2, "clustered")
-    assert found.lo == pytest.approx(math.exp(6.0 / 4))  # the first document, drawn twice
+    metrics = perplexity_report.summarise(records)
+    assert list(metrics) == ["perplexity/64", "perplexity_by_token/64"]
+    found, by_token = metrics.values()
+    assert found.value == pytest.approx(math.exp((1.5 + 6.0) / 2))
+    assert (found.n, found.method) == (2, "bootstrap")
+    assert found.lo == pytest.approx(math.exp(1.5))  # the first document, drawn twice
     assert found.hi == pytest.approx(math.exp(6.0))
-    about, _, line = perplexity_report.perplexity_table(records)
-    assert "2 documents, 1 too short" in about
-    assert line.split()[:2] == ["64", "20.09"]
-    assert line.split()[-3:] == ["3", "6", "1"]
+    assert by_token.value == pytest.approx(math.exp(18.0 / 6))
+    assert (by_token.n, by_token.method) == (2, "clustered")
+    about, _, line = perplexity_report.perplexity_table(records, READING)
+    assert f"scheme window, {READING}; 2 documents, 1 too short" in about
+    assert line.split()[:2] == ["64", "42.52"]
+    assert line.split()[-5:] == ["20.09", "2", "3", "6", "1"]
     (table,) = perplexity_report.tables(records)
     assert [row[:3] for row in table.rows] == [(64, "book0", 2), (64, "book1", 1)]
     assert table.rows[0][3] == pytest.approx(math.exp(1.5))
@@ -279,10 +286,11 @@ def test_perplexity_by_hand():
 
 def test_one_document_has_no_interval_and_a_broken_model_no_overflow(tmp_path):
     records = [document(0), window(0, 0, 4000.0)]
-    (found,) = perplexity_report.summarise(records).values()
-    assert found.value == math.inf
-    assert math.isnan(found.lo)
-    assert perplexity_report.perplexity_table(records)[2].split()[:3] == ["64", "inf", "-"]
+    for found in perplexity_report.summarise(records).values():
+        assert found.value == math.inf
+        assert math.isnan(found.lo)
+    line = perplexity_report.perplexity_table(records, READING)[2]
+    assert line.split()[:3] == ["64", "inf", "-"]
 
 
 def test_no_window_gives_nothing(tmp_path):
@@ -290,4 +298,42 @@ def test_no_window_gives_nothing(tmp_path):
         assert perplexity_report.summarise(records) == {}
         assert perplexity_report.figures(records, tmp_path) == []
         assert perplexity_report.tables(records) == []
-        assert perplexity_report.perplexity_table(records) == []
+        assert perplexity_report.perplexity_table(records, READING) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"max_windows": 20}, {"same_targets": True, "max_windows": 20}, {"scheme": "block"}],
+)
+def test_documents_of_constant_loss_give_the_same_at_every_length(changes):
+    losses, lengths = {33_000: 3.0, 120_000: 1.5}, (4096, 16384, 32768)
+    config = settings(lengths=lengths, stride=256, **changes)
+    records = [document(0), document(1)] + [
+        window(index, stretch.start, loss * 256, length=length, scored=256)
+        for index, (num_tok, loss) in enumerate(losses.items())
+        for stretch in plan(num_tok, config)
+        for length in stretch.counted
+    ]
+    found = perplexity_report.summarise(records)
+    for length in lengths:
+        assert found[f"perplexity/{length}"].value == pytest.approx(math.exp(2.25))
+    by_token = {round(found[f"perplexity_by_token/{length}"].value, 6) for length in lengths}
+    assert (len(by_token) == 1) == ("same_targets" in changes or "scheme" in changes)
+    assert len(perplexity_report.perplexity_table(records, described(config))) == 5
+
+
+def test_other_documents_at_other_lengths_are_told_of():
+    records = [document(0), document(1), window(0, 0, 2.0), window(1, 0, 3.0)]
+    records.append(window(0, 0, 2.0, length=128))
+    assert "other documents" in perplexity_report.perplexity_table(records, READING)[-1]
+    failed = window(1, 0, None, length=128, status="error", error="x")
+    assert "other documents" in perplexity_report.perplexity_table([*records, failed], READING)[-1]
+
+
+def test_what_was_read_in_words():
+    assert described(settings()) == READING
+    few = settings(max_windows=4, same_targets=True)
+    assert described(few) == (
+        "stride 16, at most 4 windows of a document, the same tokens at every length"
+    )
+    assert described(settings(scheme="block")) == "all blocks of a document"

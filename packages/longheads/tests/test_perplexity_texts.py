@@ -44,6 +44,16 @@ def test_files_folders_and_jsonl_in_order(tmp_path):
     ]
 
 
+def test_a_folder_says_what_it_leaves_out_and_holds_empty_files_for_too_short(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").touch()
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(b"three\n"))
+    (tmp_path / "notes.md").write_text("?")
+    (tmp_path / "more").mkdir()
+    assert read(tmp_path) == [(0, "one"), (1, ""), (2, "three")]
+    assert "2 files or folders that do not end in" in caplog.text
+
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1))
 def test_jsonl_gives_back_every_text(tmp_path_factory, texts):
     path = jsonl(tmp_path_factory.mktemp("x") / "a.jsonl.gz", *texts)
@@ -65,6 +75,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path):
         ("a.txt", b"", "a.txt is empty"),
         ("a.txt", b" \n\n", "a.txt is empty"),
         ("a.txt", b"caf\xe9", "byte 3 is not UTF-8"),
+        ("a.txt.gz", b"text", "a.txt.gz: cannot be read"),
         ("a.txt", b"text\0text", "is a binary file"),
         ("a.jsonl", b"", "holds no text"),
         ("a.jsonl", b'{"text": "x"}\n{"body": "y"}\n', "a.jsonl:2: is not an object with a string"),
@@ -82,7 +93,7 @@ def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path):
 def test_bad_files_are_refused_before_a_model_is_loaded(capsys, tmp_path, name, content, reason):
     path = tmp_path / name
     path.write_bytes(content)
-    words = ["perplexity", "--data", path, "--model", "no-such-model", "--out", tmp_path / "run"]
+    words = ["perplexity", "tiny", "--data", path, "--model", "none", "--out", tmp_path / "run"]
     assert APP.main([str(word) for word in words]) == 2
     said = capsys.readouterr()
     assert (said.out, len(said.err.splitlines())) == ("", 1)
@@ -98,7 +109,7 @@ def test_a_line_that_is_too_long_is_refused_before_it_is_read(tmp_path, monkeypa
 
 def test_an_empty_folder_and_names_of_nothing_are_refused(tmp_path):
     for data, reason in (
-        ([tmp_path], "holds no file that ends in .txt, .jsonl, .jsonl.gz"),
+        ([tmp_path], "holds no file that ends in .txt, .txt.gz, .jsonl, .jsonl.gz"),
         ([], "there is no text to read"),
         (["nonesuch"], "nonesuch: no such file or folder, and no data set"),
         (["../x"], "no such file"),

@@ -11,6 +11,7 @@ before the verb is chosen, and its function not before it runs:
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -31,6 +32,11 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
+
+SETTINGS_FILES = (
+    "settings files are TOML: @file.toml reads one, such as --dry-run prints; flags go over it"
+)
+"""What every help says of settings files."""
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,10 @@ class App:
             code = self._dispatch(words)
             sys.stdout.flush()
             return code
-        except KeyboardInterrupt:
-            return self._say("interrupted", EXIT_INTERRUPTED)
+        except KeyboardInterrupt as stop:
+            # An open run folder has noted what it holds.
+            said = ["interrupted", *getattr(stop, "__notes__", [])]
+            return self._say("; ".join(said), EXIT_INTERRUPTED)
         except BrokenPipeError:
             # The reader went away; Python must not complain about it when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -151,6 +159,7 @@ class App:
         from papercore import log
 
         log.setup(debug=flags.debug)
+        self._warn_of_default(verb, words[1:], config)
         return self._dry_run(verb, config) if flags.dry_run else self._run(verb, config, flags)
 
     def _read(self, verb: Verb, words: Sequence[str]) -> tuple[Config, RunFlags]:
@@ -161,8 +170,7 @@ class App:
         presets = cast("Mapping[str, Config]", load(verb.presets) if verb.presets else {})
         rest = list(words)
         preset, default = _default_preset(presets)
-        named = rest and not rest[0].startswith(("-", "@"))
-        if named and (rest[0] in presets or not flags.has_positionals(model)):
+        if _names_preset(rest, presets, model):
             preset = _preset(presets, default := rest.pop(0), verb)
         files: list[Path] = []
         while rest and rest[0].startswith("@"):
@@ -176,6 +184,24 @@ class App:
             about=_verb_about(verb, presets, default),
             source=source,
         )
+
+    def _warn_of_default(self, verb: Verb, words: Sequence[str], config: Config) -> None:
+        """Says which settings of a miniature another model runs with, unasked."""
+        presets = cast("Mapping[str, Config]", load(verb.presets) if verb.presets else {})
+        preset, name = _default_preset(presets)
+        if preset is None or _names_preset(words, presets, type(config)):
+            return
+        theirs, ours = getattr(preset, "model", None), getattr(config, "model", None)
+        if not _is_miniature(theirs) or ours is None or _is_miniature(ours):
+            return
+        kept = _kept(preset, config)
+        if kept:
+            others = ", ".join(other for other in presets if other != name)
+            logging.getLogger(__name__).warning(
+                "no preset was named, so %s runs with settings of %r, which are for a miniature: "
+                "%s; name a preset (%s) or give them",
+                *(ours, name, " ".join(kept), others),
+            )
 
     def _run(self, verb: Verb, config: Config, flags: RunFlags) -> int:
         if verb.with_app:
@@ -203,6 +229,7 @@ class App:
             f"{self.name} {self.version}: {self.summary}\n\n"
             f"usage: {self.name} <verb> [preset] [@file.toml] [--flags]\n\n"
             f"{verbs}\n\n"
+            f"{SETTINGS_FILES}\n"
             f"'{self.name} <verb> --help' shows presets and flags."
         )
 
@@ -259,6 +286,29 @@ def _preset(presets: Mapping[str, Config], name: str, verb: Verb) -> Config:
     )
 
 
+def _names_preset(words: Sequence[str], presets: Mapping[str, Config], model: type[Config]) -> bool:
+    """Whether a verb's first word is a preset, or meant as one."""
+    from papercore.flags import has_positionals
+
+    if not words or words[0].startswith(("-", "@")):
+        return False
+    return words[0] in presets or not has_positionals(model)
+
+
+def _is_miniature(model: object) -> bool:
+    return isinstance(model, str) and model.startswith("tiny:")
+
+
+def _kept(preset: Config, config: Config) -> list[str]:
+    """What a preset sets in its own way and a config has from it, as `key=value`."""
+    from papercore.config import differences, plain
+
+    usual = plain(type(preset).model_construct())
+    changed = {line.partition(":")[0] for line in differences(plain(preset), plain(config))}
+    own = [line.partition(": ") for line in differences(usual, plain(preset))]
+    return [f"{key}={what.rpartition(' -> ')[2]}" for key, _, what in own if key not in changed]
+
+
 def _verb_about(verb: Verb, presets: Mapping[str, Config], chosen: str) -> str:
     """What stands above the flags in the help of a verb."""
     from papercore.config import differences, plain
@@ -274,4 +324,4 @@ def _verb_about(verb: Verb, presets: Mapping[str, Config], chosen: str) -> str:
             shown = shown or "the defaults"
             clipped = shown if len(shown) <= 70 else f"{shown[:67]}..."
             lines.append(f"{'*' if name == chosen else ' '} {name:<{width}}  {clipped}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", SETTINGS_FILES])

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from papercore import hub
 from papercore.config import merge
 from papercore.errors import ModelError
 from papercore.refs import ModelRef, directory, id_or_directory, parse_ref
@@ -68,7 +69,7 @@ def load_model(
     Raises:
         ModelError: One line that says what is missing or wrong and what to do about it.
     """
-    parsed = parse_ref(ref)
+    parsed = parse_ref(ref, loads=True)
     place = _locate(parsed)
     from papercore.device import EVERY_GPU, choose_device, choose_dtype
 
@@ -171,7 +172,9 @@ def read_config(place: str) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            place, trust_remote_code=False, local_files_only=_must_be_here(place)
+        )
     except _read_errors() as error:
         raise _unreadable("the config", place, error) from error
     return config
@@ -203,7 +206,10 @@ def read_tokenizer(place: str) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            place, trust_remote_code=False, padding_side="left"
+            place,
+            trust_remote_code=False,
+            padding_side="left",
+            local_files_only=_must_be_here(place),
         )
     except _read_errors() as error:
         raise _unreadable("the tokenizer", place, error) from error
@@ -251,6 +257,7 @@ def _read_weights(
                 device_map="auto" if device == "auto" else {"": device},
                 use_safetensors=True,
                 trust_remote_code=False,
+                local_files_only=_must_be_here(place),
                 output_loading_info=True,
             )
     except _read_errors() as error:
@@ -319,6 +326,11 @@ def _with_adapter(model: PreTrainedModel, adapter: str, *, merge: bool) -> PreTr
         raise _unreadable("the adapter", adapter, error) from error
     # A PeftModel is no PreTrainedModel, but passes on all that one has.
     return cast("PreTrainedModel", adapted.merge_and_unload() if merge else adapted)
+
+
+def _must_be_here(place: str) -> bool:
+    """Whether a name on the hub can only be in its cache, since the hub cannot be reached."""
+    return directory(place) is None and hub.unreachable()
 
 
 def _installed(name: str) -> bool:

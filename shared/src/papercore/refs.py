@@ -18,6 +18,8 @@ __all__ = ["ModelRef", "directory", "id_or_directory", "parse_ref"]
 
 Kind = Literal["hf", "vllm", "openai", "tiny"]
 
+_PLAIN = "a hub id or a directory"
+_LOADED = "a hub id, a directory or tiny:<package>"
 _FORMS = "a hub id, a directory, vllm:<id or dir>, openai:<model>@<base_url> or tiny:<package>"
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _PACKAGE = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
@@ -47,15 +49,21 @@ class ModelRef:
         return directory(self.name) is not None
 
 
-def parse_ref(ref: str) -> ModelRef:
+def parse_ref(ref: str, *, loads: bool = False) -> ModelRef:
     """Parses a model reference; looks at no network and loads nothing.
+
+    Args:
+        ref: The reference.
+        loads: Whoever asks can load a model only, not ask one elsewhere, so that messages offer no
+            `vllm:` and no `openai:`; these are parsed all the same.
 
     Raises:
         ModelError: It has none of the forms that a reference can have.
     """
+    forms = _LOADED if loads else _FORMS
     scheme, colon, rest = ref.partition(":")
     if not colon or directory(ref) is not None:
-        return ModelRef("hf", id_or_directory(ref))
+        return ModelRef("hf", id_or_directory(ref, forms))
     if scheme == "vllm":
         return ModelRef("vllm", id_or_directory(rest))
     if scheme == "openai":
@@ -64,7 +72,7 @@ def parse_ref(ref: str) -> ModelRef:
         if not _PACKAGE.fullmatch(rest):
             raise ModelError(f"model {ref!r} names no package: use for instance tiny:longheads")
         return ModelRef("tiny", rest.replace("-", "_"))
-    raise ModelError(f"unknown scheme {scheme + ':'!r} in model {ref!r}: use {_FORMS}")
+    raise ModelError(f"unknown scheme {scheme + ':'!r} in model {ref!r}: use {forms}")
 
 
 def _endpoint(rest: str) -> ModelRef:
@@ -91,12 +99,20 @@ def directory(name: str) -> Path | None:
     return path if path.is_dir() else None
 
 
-def id_or_directory(name: str) -> str:
-    """The name, if it is a directory here or written like a hub id."""
+def id_or_directory(name: str, forms: str = _PLAIN) -> str:
+    """The name, if it is a directory here or written like a hub id.
+
+    Args:
+        name: The name.
+        forms: What a message offers instead.
+
+    Raises:
+        ModelError: It is neither.
+    """
     if not name.strip():
-        raise ModelError(f"the model reference is empty: use {_FORMS}")
+        raise ModelError(f"the model reference is empty: use {forms}")
     if directory(name) is not None:
         return name
     if _HUB_ID.fullmatch(name) and not name.startswith(("./", "../")) and name.strip("."):
         return name
-    raise ModelError(f"there is no directory {name!r}, and no hub id is written so: use {_FORMS}")
+    raise ModelError(f"there is no directory {name!r}, and no hub id is written so: use {forms}")

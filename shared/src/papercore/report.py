@@ -22,7 +22,13 @@ from papercore.config import differences
 from papercore.files import read_json, write_atomic, write_json
 from papercore.pages import data_uri, render
 from papercore.records import Record, count_by_status, read_records
-from papercore.runs import Identity, read_identity, write_claims, write_summary
+from papercore.runs import (
+    Identity,
+    has_run_through,
+    read_identity,
+    write_claims,
+    write_summary,
+)
 from papercore.tables import Table, write_table
 from papercore.timing import timing_block
 
@@ -45,6 +51,20 @@ class Conclusion:
     estimates: dict[str, Estimate]
     verdicts: tuple[Verdict, ...]
     """Empty if the verb is not one that claims are judged by."""
+    whole: bool = True
+    """Whether the command ended by itself; what a killed one leaves is a part of its run."""
+
+    @property
+    def extent(self) -> str:
+        """How much of a run this is, in words; empty if there is nothing to say."""
+        words = [] if self.whole else ["unfinished run"]
+        if self.identity.quick:
+            words.append("quick run: claims are not measured")
+        elif self.identity.verb in JUDGED_VERBS and self.whole:
+            words.append("full run")
+        if self.identity.limit is not None:
+            words.append(f"limited to {self.identity.limit}")
+        return ", ".join(words)
 
 
 def conclude(folder: Path, *, into: Path | None = None) -> Conclusion:
@@ -67,7 +87,8 @@ def conclude(folder: Path, *, into: Path | None = None) -> Conclusion:
     summarise = cast("Callable[[list[Record]], dict[str, Estimate]]", package.summarise)
     draw = cast("Callable[[list[Record], Path], list[Figure]]", package.figures)
     estimates = summarise(records)
-    conclusion = Conclusion(identity, estimates, _verdicts(identity, estimates))
+    verdicts = _verdicts(identity, estimates)
+    conclusion = Conclusion(identity, estimates, verdicts, has_run_through(folder))
     write_summary(folder, estimates, into=target)
     if conclusion.verdicts:
         write_claims(folder, conclusion.verdicts, into=target)
@@ -161,6 +182,8 @@ def _page(
     counts = count_by_status(records)
     content = {
         "identity": conclusion.identity,
+        "extent": conclusion.extent,
+        "whole": conclusion.whole,
         "verdicts": conclusion.verdicts,
         "estimates": conclusion.estimates,
         "figures": shown,

@@ -15,8 +15,9 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,12 +42,13 @@ from papercore.records import (
     read_lines,
     read_records,
 )
-from papercore.timing import Timing, timing_block
+from papercore.timing import Timing, has_ended, timing_block
 
 __all__ = [
     "Identity",
     "Run",
     "check_folder",
+    "has_run_through",
     "is_run_folder",
     "read_identity",
     "write_claims",
@@ -80,6 +82,12 @@ class Identity:
     def quick(self) -> bool:
         """Whether this was a `--quick` run."""
         return self.config.get("quick") is True
+
+    @property
+    def limit(self) -> int | None:
+        """How many examples the config takes at most; None if it takes all."""
+        limit = self.config.get("limit")
+        return limit if isinstance(limit, int) else None
 
 
 class Run:
@@ -128,7 +136,8 @@ class Run:
         digest = config_hash(config, version=version, data_hash=data_hash)
         identity = Identity(package, version, verb, digest, data_hash, plain(config))
         check_folder(out, flags)
-        out.mkdir(parents=True, exist_ok=True)
+        with _writable(out):
+            out.mkdir(parents=True, exist_ok=True)
         lock = _take_lock(out)
         try:
             if flags.overwrite:
@@ -136,6 +145,8 @@ class Run:
             otherwise: list[str] = []
             if (out / "config.json").exists():
                 otherwise = _check_resumable(out, identity, flags, operational(config))
+                if not has_run_through(out):  # what it reported is of a part, and says so
+                    (out / "report.html").unlink(missing_ok=True)
             else:
                 write_json(out / "config.json", _identity_document(identity))
             _write_env(out, package, version, otherwise)
@@ -204,12 +215,17 @@ class Run:
 
     def close(self) -> None:
         """Close the files and let another process in; a second call does nothing."""
+        self._close(ended=True)
+
+    def _close(self, *, ended: bool) -> None:
         if self._lock < 0:
             return
         self._records.close()
         self._metrics.close()
         if not self._finished:
             self._timing.save()
+        if ended:
+            self._timing.end()
         os.close(self._lock)
         self._lock = -1
 
@@ -222,7 +238,17 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(self._left())  # the command line says it
+        self._close(ended=kind is None)
+
+    def _left(self) -> str:
+        """What an interrupt leaves, in words."""
+        count = len(self._status)
+        if not count:
+            return f"what was done is in {self.folder}, --resume goes on"
+        held = "1 record is" if count == 1 else f"{count} records are"
+        return f"{held} in {self.folder}, --resume goes on"
 
 
 def check_folder(out: Path, flags: RunFlags) -> None:
@@ -231,10 +257,13 @@ def check_folder(out: Path, flags: RunFlags) -> None:
     `Run.open` asks the same. Ask first where something slow stands before it, such as a model.
 
     Raises:
-        ConfigError: The folder holds something and the flags do not say what to do with it.
+        ConfigError: The folder cannot be made or written, or it holds something and the flags do
+            not say what to do with it.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file: give another --out")
+    with _writable(out):
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"{out} is a file: give another --out")
+        _try_writing(out)
     if not _contents(out):
         return
     if not is_run_folder(out):
@@ -243,6 +272,30 @@ def check_folder(out: Path, flags: RunFlags) -> None:
         raise ConfigError(
             f"{out} holds a run: --resume goes on with it, --overwrite deletes it first"
         )
+
+
+@contextmanager
+def _writable(out: Path) -> Iterator[None]:
+    """Says that a folder cannot be made or written, and why.
+
+    Raises:
+        ConfigError: The system refused.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{out} cannot be written ({error.strerror}): give another --out"
+        ) from None
+
+
+def _try_writing(out: Path) -> None:
+    """Make and remove a folder there, or in what is there of its parents.
+
+    Rights alone do not tell: no user may write into /proc, and some disks cannot be written.
+    """
+    there = next((path for path in (out, *out.absolute().parents) if path.exists()), out)
+    Path(tempfile.mkdtemp(prefix=".", suffix=".tmp", dir=there)).rmdir()
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -273,6 +326,11 @@ def read_identity(folder: Path) -> Identity:
         data_hash=None if data_hash is None else str(data_hash),
         config=cast("dict[str, object]", document["config"]),
     )
+
+
+def has_run_through(folder: Path) -> bool:
+    """Whether the command of a run folder ended by itself; one that is still running has not."""
+    return has_ended(folder / "timing.json")
 
 
 def write_summary(

@@ -17,12 +17,25 @@ from papercore.files import read_json
 
 __all__ = ["KNOWN", "Shape", "bytes_per_weight", "find_shape", "kv_bytes_per_token", "shown_bytes"]
 
+_FULL_EVERY = {"gemma2": 2, "gemma3_text": 6, "cohere2": 4}
+"""Model types of which every n-th layer sees everything. Source: their configs in transformers."""
+
+_SLIDES_IF_TOLD = ("qwen2", "qwen3", "smollm3")
+"""Model types whose window counts only with `use_sliding_window`."""
+
+_TIED = ("gemma2", "gemma3_text", "cohere", "cohere2")
+"""Model types with one table for both ends unless their config says otherwise."""
+
 _QUANTIZED_BYTES = {"4bit": 0.55, "8bit": 1.05}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of a decoder that memory and work depend on."""
+    """The numbers of a decoder that memory and work depend on.
+
+    Attributes:
+        sliding_layers: Layers that see only the last `sliding_tok` tokens.
+    """
 
     layers: int
     hidden: int
@@ -33,6 +46,13 @@ class Shape:
     vocabulary: int
     trained_tok: int
     tied: bool
+    sliding_layers: int = 0
+    sliding_tok: int = 0
+
+    @property
+    def full_layers(self) -> int:
+        """Layers that see the whole text."""
+        return self.layers - self.sliding_layers
 
     @property
     def layer_weights(self) -> int:
@@ -83,9 +103,10 @@ def bytes_per_weight(item_bytes: int, quantization: str | None = None) -> float:
     return _QUANTIZED_BYTES.get(quantization or "", item_bytes)
 
 
-def kv_bytes_per_token(shape: Shape, item_bytes: float) -> float:
-    """Keys and values of one token in all layers."""
-    return 2 * shape.layers * shape.kv_heads * shape.head_width * item_bytes
+def kv_bytes_per_token(shape: Shape, item_bytes: float, layers: int | None = None) -> float:
+    """Keys and values of one token in so many layers; None: in all."""
+    count = shape.layers if layers is None else layers
+    return 2 * count * shape.kv_heads * shape.head_width * item_bytes
 
 
 def shown_bytes(num_bytes: float) -> str:
@@ -119,8 +140,10 @@ def _read_shape(config: Mapping[str, object]) -> Shape:
         return int(cast("int", value))
 
     heads, hidden = number("num_attention_heads"), number("hidden_size")
+    layers, kind = number("num_hidden_layers"), config.get("model_type")
+    sliding = _count_sliding(config, layers)
     return Shape(
-        layers=number("num_hidden_layers"),
+        layers=layers,
         hidden=hidden,
         mlp=number("intermediate_size"),
         heads=heads,
@@ -128,5 +151,22 @@ def _read_shape(config: Mapping[str, object]) -> Shape:
         head_width=number("head_dim", hidden // heads),
         vocabulary=number("vocab_size"),
         trained_tok=number("max_position_embeddings"),
-        tied=bool(config.get("tie_word_embeddings", False)),
+        tied=bool(config.get("tie_word_embeddings", kind in _TIED)),
+        sliding_layers=sliding,
+        sliding_tok=number("sliding_window") if sliding else 0,
     )
+
+
+def _count_sliding(config: Mapping[str, object], layers: int) -> int:
+    """Layers with a sliding window; a config names them one by one, or its model type tells."""
+    kind = config.get("model_type")
+    told = config.get("use_sliding_window", kind not in _SLIDES_IF_TOLD)
+    if config.get("sliding_window") is None or not told:
+        return 0
+    types = config.get("layer_types")
+    if isinstance(types, list):
+        return types.count("sliding_attention")
+    if kind in _SLIDES_IF_TOLD:
+        return max(0, layers - int(cast("int", config.get("max_window_layers") or 0)))
+    every = config.get("sliding_window_pattern") or _FULL_EVERY.get(str(kind))
+    return layers - (layers // int(cast("int", every)) if every else 0)

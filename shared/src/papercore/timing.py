@@ -1,7 +1,8 @@
 """Time, memory and tokens of a run, added up over its resumes and kept apart from its results.
 
 The totals live in `timing.json`, which is rewritten every few seconds while the run makes progress,
-so that a killed session loses no more than those.
+so that a killed session loses no more than those. They also say whether the last session ended by
+itself: one that was killed, interrupted or failed could not write that it did.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TypeAlias, cast
 
 from papercore.files import read_json, write_json
 
-__all__ = ["Timing", "peak_memory_gib", "timing_block"]
+__all__ = ["Timing", "has_ended", "peak_memory_gib", "timing_block"]
 
 Clock: TypeAlias = tuple[float, float]
 Phases: TypeAlias = dict[str, dict[str, float]]
@@ -68,6 +69,10 @@ class Timing:
         write_json(self._path, self._document())
         self._saved_at = time.perf_counter()
 
+    def end(self) -> None:
+        """Note that the session ended by itself; the totals stay as they were saved last."""
+        write_json(self._path, {**read_json(self._path), "ended": True})
+
     def _document(self) -> dict[str, object]:
         wall_s, cpu_s = _now()
         phases = self._phases
@@ -78,6 +83,7 @@ class Timing:
             "cpu_s": self._cpu_s + cpu_s - self._started[1],
             "peak_memory_gib": max(self._peak_gib, peak_memory_gib()),
             "sessions": self._sessions,
+            "ended": False,
             "phases": phases,
             "counts": dict(self._counts),
         }
@@ -103,6 +109,11 @@ def timing_block(path: Path) -> dict[str, object]:
     if "tokens" in counts and wall_s > 0:
         block["tokens_per_s"] = round(counts["tokens"] / wall_s, 1)
     return block
+
+
+def has_ended(path: Path) -> bool:
+    """Whether the last session ended by itself, as far as the stored totals tell."""
+    return not path.exists() or read_json(path).get("ended") is not False
 
 
 def peak_memory_gib() -> float:

@@ -110,7 +110,10 @@ def report(config: ReportConfig, flags: RunFlags, app: App) -> int:
     for line in found:
         console.out(line, highlight=False)
     if found:
-        console.out(f"{config.run}: a rebuild from records.jsonl differs (see env.json: versions)")
+        console.out(
+            f"{config.run}: a rebuild from records.jsonl differs: records.jsonl or the files above "
+            "were edited, or other versions made them (env.json: versions)"
+        )
         return EXIT_DIFFERS
     console.out(f"{config.run}: rebuilt from records.jsonl, byte for byte the same")
     return 0
@@ -138,7 +141,17 @@ def _show(conclusion: Conclusion, folder: Path) -> None:
         held = sum(verdict.status == "held" for verdict in conclusion.verdicts)
         quick = " (quick run: claims are not measured)" if conclusion.identity.quick else ""
         console.print(f"{held} of {len(conclusion.verdicts)} claims held{quick}", highlight=False)
+    if not conclusion.whole:
+        console.out(_unfinished(folder), highlight=False)
     console.out(f"report: {folder / 'report.html'}", highlight=False)
+
+
+def _unfinished(folder: Path) -> str:
+    """That a run is a part of one, and how to get the rest."""
+    from papercore.records import read_records
+
+    count = len(read_records(folder / "records.jsonl"))
+    return f"unfinished run: its command has not ended; records so far: {count}; --resume goes on"
 
 
 def _add_verdict(add_row: Callable[..., None], verdict: Verdict) -> None:

@@ -13,6 +13,7 @@ from longheads.config import LongHeadsConfig
 from longheads.presets import WINDOWS
 
 if TYPE_CHECKING:
+    from longheads import trace as trace
     from longheads.plugin import Handle, disable, enable, enabled
 
 __all__ = ["WINDOWS", "Handle", "LongHeadsConfig", "disable", "enable", "enabled"]
@@ -28,4 +29,13 @@ def __getattr__(name: str) -> object:
         from longheads import plugin
 
         return getattr(plugin, name)
+    if name == "trace":  # the module that messages point to
+        from importlib import import_module
+
+        return import_module("longheads.trace")
     raise AttributeError(f"module 'longheads' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is there, with what is imported only when it is asked for."""
+    return sorted({*globals(), *_HEAVY, "trace"})

@@ -2,6 +2,7 @@
 
 The trials are those of `longheads passkey`, with the same prompts for every variant. All variants
 read a prompt before the next one is written, so that a run that is stopped has whole comparisons.
+Trials that failed are tried again with `--resume`.
 """
 
 import logging
@@ -55,7 +56,10 @@ def run(config: AblateConfig, flags: RunFlags, out: Path) -> int:
         answer(line)
     failed = [record for record in records if record.status == "error"]
     if failed:
-        tell(f"{len(failed)} of {len(records)} trials failed, first: {failed[0].error}")
+        tell(
+            f"{len(failed)} of {len(records)} trials failed, first: {failed[0].error}; --resume "
+            "tries them again"
+        )
     tell(f"report: {out / 'report.html'}")
     return EXIT_FAILED if failed else 0
 
@@ -94,17 +98,16 @@ def _check_lengths(session: Session, config: AblateConfig) -> None:
 def _run_trials(
     session: Session, config: AblateConfig, settings: Mapping[str, LongHeadsConfig], folder: Run
 ) -> None:
+    done = folder.done - folder.failed
     left = [
-        pair
-        for pair in planned(config)
-        if any(_id(name, *pair) not in folder.done for name in settings)
+        pair for pair in planned(config) if any(_id(name, *pair) not in done for name in settings)
     ]
     for length, index in progress(left, "ablate"):
         trial = write_trial(
             session.tokenizer, config.task, length=length, index=index, seed=config.seed
         )
         for name, what in settings.items():
-            if _id(name, length, index) in folder.done:
+            if _id(name, length, index) in done:
                 continue
             with folder.timed(name):
                 found = _attempt(session, config, trial, name, what)

@@ -36,7 +36,7 @@ _REASONS = {
     "opt": "absolute positions cannot be remapped",
     "falcon": "some of its models have ALiBi, and it is not proved",
     "gpt_oss": "attention sinks are not supported",
-    "llama4": "it mixes complex rotary layers with layers without positions",
+    "llama4_text": "it mixes complex rotary layers with layers without positions",
 }
 
 

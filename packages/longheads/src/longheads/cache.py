@@ -1,17 +1,18 @@
 """A key-value cache in chunk pages, with what LongHeads needs beside keys and values (spec 2.10).
 
 Per layer: pages of keys (rotated by the offset inside the chunk) and values, one representation per
-query head and complete chunk, and the queries of the last two chunks, from which the representation
-of the unfinished chunk is made later. Rows of a batch may have different lengths; padding is never
+query head and complete chunk, and the queries of the last chunks, from which the representation of
+an unfinished chunk is made later. Rows of a batch may have different lengths; padding is never
 stored. Memory grows geometrically and nothing is concatenated per token.
 
 Axes: B batch, G KV heads, H query heads, C chunks, L tokens of a chunk, D head width.
 """
 
+import copy
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,13 @@ from longheads.chunks import ChunkRep, rep_width
 from papercore.errors import ModelError
 
 if TYPE_CHECKING:
-    from longheads.state import Newest
+    from longheads.state import Group, Newest
 
-TAIL_CHUNKS = 2
-"""Chunks whose queries are kept; cropping can go back that far."""
+TAIL_CHUNKS = 3
+"""Chunks whose queries are kept, the unfinished one included."""
+
+CROP_CHUNKS = TAIL_CHUNKS - 1
+"""Chunks of tokens that can always be taken back."""
 
 
 @dataclass
@@ -33,12 +37,13 @@ class _Before:
     """What a layer held when a forward pass began, as far as the pass may change it.
 
     Attributes:
-        lengths, columns, tail_chunks: as in the layer.
+        lengths, leads, columns, tail_chunks: as in the layer.
         overwritten: queries of unfinished chunks that new ones took the place of: rows, chunk,
             RHTD.
     """
 
     lengths: list[int]
+    leads: list[int]
     columns: int
     tail_chunks: list[list[int]]
     overwritten: list[tuple[tuple[int, ...], int, Tensor]] = field(default_factory=list)
@@ -72,14 +77,30 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         self.is_sliding = sliding_window is not None
         self.capacity_tok = capacity_tok
         self.lengths: list[int] = []  # tokens stored per row
+        self.leads: list[int] = []  # columns of padding before a row's first token
         self.seen_columns = 0  # columns of the batch so far, padding included
         self.base = 0  # chunk that lies in page 0; only sliding layers move it
         self.armed = False  # inside a forward pass of a model that has LongHeads enabled
         self._before: _Before | None = None  # what a failed pass goes back to
         self.owner: weakref.ref[nn.Module] | None = None  # the decoder that filled it
+        self.choices: Mapping[str, object] = {}  # the settings it was filled under
         self.reps: Tensor | None = None
         self.tail_queries: Tensor | None = None
         self.tail_chunks: list[list[int]] = []  # which chunks these are, per row
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        shared = ("owner", "choices")
+        for name, value in vars(self).items():
+            setattr(twin, name, value if name in shared else copy.deepcopy(value, memo))
+        return twin
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise ModelError(
+            "a LongHeads cache cannot be stored: its keys belong to one model and its settings; "
+            "read the text again, or copy the cache with copy.deepcopy"
+        )
 
     # what transformers calls
 
@@ -104,12 +125,15 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         return key_states, value_states
 
     def get_seq_length(self) -> int:
-        """Columns seen so far, padding included, as transformers counts them."""
-        return self.seen_columns
+        """Columns seen so far, padding included, as transformers counts them.
+
+        A pass that is open, or was interrupted, does not count.
+        """
+        return self._before.columns if self._before else self.seen_columns
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length and offset of the keys, padding included."""
-        return self.seen_columns + query_length, 0
+        return self.get_seq_length() + query_length, 0
 
     def get_max_length(self) -> int:
         """No maximum."""
@@ -118,7 +142,8 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
     def reset(self) -> None:
         """Forgets all tokens and frees the memory."""
         self.keys = self.values = self.reps = self.tail_queries = None
-        self.lengths, self.tail_chunks, self.seen_columns, self.base = [], [], 0, 0
+        self.lengths, self.leads, self.tail_chunks = [], [], []
+        self.seen_columns = self.base = 0
         self.armed, self._before = False, None
         self.owner = None
         self.is_initialized = False
@@ -129,15 +154,22 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         Raises:
             ModelError: if the queries of the chunk that becomes unfinished are gone.
         """
+        self.check_crop(tokens_to_remove)
+        if self.lengths:
+            self.lengths = [length + tokens_to_remove for length in self.lengths]
+            self.seen_columns += tokens_to_remove
+
+    def check_crop(self, tokens_to_remove: int) -> None:
+        """Refuses what `crop` cannot do, and changes nothing; see there."""
+        self.settle_()
         if tokens_to_remove > 0:
             raise ModelError(f"crop takes a negative number of tokens, got {tokens_to_remove}")
-        if tokens_to_remove == 0 or not self.lengths:
+        if tokens_to_remove == 0:
             return
-        shorter = [length + tokens_to_remove for length in self.lengths]
-        for row, new in enumerate(shorter):
-            self._check_crop(row, new)
-        self.lengths = shorter
-        self.seen_columns += tokens_to_remove
+        for row, length in enumerate(self.lengths):
+            if self.leads[row] + length != self.seen_columns:
+                raise ModelError(f"cannot crop: row {row} has padding behind or between its tokens")
+            self._check_crop(row, length + tokens_to_remove)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Reorders the rows for beam search."""
@@ -150,17 +182,22 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keeps the given rows, in the given order."""
-        if not self.lengths:
-            return
-        rows = torch.arange(len(self.lengths))[indices.cpu()].tolist()
+        self.settle_()
+        everything = list(range(len(self.lengths)))
+        rows = torch.arange(len(self.lengths))[indices.cpu()].tolist() if everything else []
+        if rows != everything:
+            self._select_(rows)
+
+    def _select_(self, rows: list[int]) -> None:
         self.lengths = [self.lengths[row] for row in rows]
+        self.leads = [self.leads[row] for row in rows]
         self.tail_chunks = [list(self.tail_chunks[row]) for row in rows]
         for name in ("keys", "values", "reps", "tail_queries"):
             tensor = getattr(self, name)
             if tensor is not None:
-                setattr(
-                    self, name, tensor.index_select(0, torch.as_tensor(rows, device=tensor.device))
-                )
+                with torch.inference_mode(mode=False):
+                    index = torch.as_tensor(rows, device=tensor.device)
+                    setattr(self, name, tensor.index_select(0, index))
 
     def offload(self) -> None:
         """Refuses: moving a whole layer per step is the wrong grain for chunk pages."""
@@ -179,7 +216,7 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
     def open_pass_(self) -> None:
         """Begins a forward pass: all of it will count, or nothing."""
         tails = [list(chunks) for chunks in self.tail_chunks]
-        self._before = _Before(list(self.lengths), self.seen_columns, tails)
+        self._before = _Before(list(self.lengths), list(self.leads), self.seen_columns, tails)
         self.armed = True
 
     def close_pass_(self, *, whole: bool) -> None:
@@ -192,7 +229,8 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
             self.reset()
             self.owner = owner
         elif before is not None:
-            self.lengths, self.seen_columns = before.lengths, before.columns
+            self.lengths, self.leads = before.lengths, before.leads
+            self.seen_columns = before.columns
             self.tail_chunks = [
                 [chunk if chunk == now else -1 for chunk, now in zip(*both, strict=True)]
                 for both in zip(before.tail_chunks, self.tail_chunks, strict=True)
@@ -202,6 +240,20 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
                 slot = chunk % TAIL_CHUNKS
                 self.tail_queries[list(rows), :, slot, : queries.shape[2]] = queries
                 self._note_tail_(rows, chunk)
+
+    def settle_(self) -> None:
+        """Takes back what a pass left behind that was interrupted."""
+        if self.armed:
+            self.close_pass_(whole=False)
+
+    def note_rows_(self, groups: "Sequence[Group]", columns: int) -> None:
+        """Counts the tokens that a pass has stored."""
+        for group in groups:
+            for row in group.rows if group.count else ():
+                if not self.lengths[row]:
+                    self.leads[row] = self.seen_columns + group.column
+                self.lengths[row] = group.start + group.count
+        self.seen_columns += columns
 
     # what the attention function calls
 
@@ -254,7 +306,7 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
     def reserve_(self, batch: int, kv_heads: int, heads: int, width: int, length: int) -> None:
         """Makes room for rows of up to `length` tokens."""
         if not self.lengths:
-            self.lengths = [0] * batch
+            self.lengths, self.leads = [0] * batch, [0] * batch
             self.tail_chunks = [[-1] * TAIL_CHUNKS for _ in range(batch)]
         if len(self.lengths) != batch:
             raise ModelError(f"the cache holds {len(self.lengths)} rows but the batch has {batch}")
@@ -262,18 +314,20 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         have = 0 if self.keys is None else self.keys.shape[2]
         if wanted <= have:
             return
-        planned = -(-self.capacity_tok // self.chunk_len)
+        # a sliding layer drops what nothing sees any more, so it never holds a whole text
+        planned = 0 if self.is_sliding else -(-self.capacity_tok // self.chunk_len)
         grown = have + have // 4 if have else planned
         capacity = max(wanted + 1 + wanted // 16, grown)
         shape = (batch, kv_heads, capacity, self.chunk_len, width)
         reps, queries = self.reps, self.tail_queries
-        if not self.is_sliding:
-            rep_shape = (batch, heads, capacity, rep_width(width, self.chunk_rep))
-            reps = self._grown(reps, rep_shape)
-            if queries is None:
-                queries = self._new((batch, heads, TAIL_CHUNKS, self.chunk_len, width))
-        # all or none: memory may run out at any of them
-        self.keys, self.values = self._grown_pages(shape)
+        with torch.inference_mode(mode=False):  # a later pass may run in another mode
+            if not self.is_sliding:
+                rep_shape = (batch, heads, capacity, rep_width(width, self.chunk_rep))
+                reps = self._grown(reps, rep_shape)
+                if queries is None:
+                    queries = self._new((batch, heads, TAIL_CHUNKS, self.chunk_len, width))
+            # all or none: memory may run out at any of them
+            self.keys, self.values = self._grown_pages(shape)
         self.reps, self.tail_queries = reps, queries
 
     def write_(self, rows: Sequence[int], start: int, key: Tensor, value: Tensor) -> None:
@@ -298,7 +352,7 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
             pages.flatten(2, 3)[newest.row_A, :, place] = new
 
     def keep_queries_(self, rows: Sequence[int], start: int, query: Tensor) -> None:
-        """Keeps the queries of the last two chunks, for representations to come.
+        """Keeps the queries of the last chunks, for representations to come.
 
         Shapes:
             query: one entry per row, H, T, D; its first token is at position `start`.
@@ -338,8 +392,9 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         surplus = reach // self.chunk_len - self.base
         if surplus < max(8, self.keys.shape[2] // 2):
             return
-        self.keys = self.keys[:, :, surplus:].clone()
-        self.values = self.values[:, :, surplus:].clone()
+        with torch.inference_mode(mode=False):
+            self.keys = self.keys[:, :, surplus:].clone()
+            self.values = self.values[:, :, surplus:].clone()
         self.base += surplus
 
     def _remember_tail_(self, rows: Sequence[int], start: int, end: int) -> None:
@@ -364,7 +419,7 @@ class LongHeadsLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # trans
         if new < 0 or lost:
             raise ModelError(
                 f"cannot crop from {self.lengths[row]} to {new} tokens: only the last "
-                f"{TAIL_CHUNKS} chunks of {self.chunk_len} tokens can be taken back"
+                f"{CROP_CHUNKS} chunks of {self.chunk_len} tokens can be taken back"
             )
 
     def _dropped(self, length: int) -> bool:

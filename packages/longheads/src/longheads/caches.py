@@ -1,11 +1,37 @@
 """Caches for a model: one layer per layer of it, on the device or with its pages on the host."""
 
+from collections.abc import Sequence
+
 from transformers import PreTrainedConfig
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 
 from longheads.cache import LongHeadsLayer
 from longheads.config import LongHeadsConfig
 from longheads.offload import OffloadedLayer, pool_chunks
+
+
+class LongHeadsCache(DynamicCache):
+    """A cache of which all layers are cropped, or none."""
+
+    def __init__(self, layers: Sequence[LongHeadsLayer]) -> None:
+        Cache.__init__(self, layers=list(layers))
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Removes the last tokens of every row; see `LongHeadsLayer.crop`.
+
+        Raises:
+            ModelError: A layer cannot take so many back; nothing has changed then.
+        """
+        for layer in own_layers(self) or ():
+            layer.check_crop(tokens_to_remove)
+        super().crop(tokens_to_remove)
+
+    @classmethod
+    def adopt_(cls, empty: DynamicCache, layers: Sequence[LongHeadsLayer]) -> None:
+        """Turns an empty cache that somebody else holds into one."""
+        empty.__class__ = cls
+        empty.layers = list(layers)
+        empty.layer_class_to_replicate = None
 
 
 def make_layers(
@@ -48,7 +74,7 @@ def make_cache(
     model_config: PreTrainedConfig, config: LongHeadsConfig, *, capacity_tok: int = 0
 ) -> Cache:
     """An empty cache, to be passed as `past_key_values`; see `make_layers`."""
-    return Cache(layers=list(make_layers(model_config, config, capacity_tok=capacity_tok)))
+    return LongHeadsCache(make_layers(model_config, config, capacity_tok=capacity_tok))
 
 
 def sliding_windows(text_config: PreTrainedConfig) -> list[int | None]:

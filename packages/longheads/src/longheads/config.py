@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from longheads.longbench_sets import SETS, SetName, sets_of
+from longheads.longbench_sets import SETS, SetName, set_of_file, sets_of
 from papercore.config import Config, RunConfig
 
 IMPLEMENTATION = "longheads"
@@ -128,6 +128,8 @@ class LongHeadsConfig(Config):
 class ModelRunConfig(RunConfig):
     """What every command that loads a model has."""
 
+    how: ClassVar[frozenset[str]] = frozenset({"prefill_tok"})
+
     model: str = "tiny:longheads"
     """Hub id, local folder, or tiny:longheads (the miniature's model, after `longheads mini`)."""
     method: Method = "longheads"
@@ -204,7 +206,8 @@ class AblateConfig(TrialsConfig):
     """
 
     variants: tuple[str, ...] = ()
-    """Only these, such as select=random, beside the settings as given; none: all that fit."""
+    """Only these, such as select=random, beside the settings as given; none: all that fit, which
+    `--dry-run` lists."""
 
     @model_validator(mode="after")
     def _ablates_the_method(self) -> "AblateConfig":
@@ -233,15 +236,18 @@ class PerplexityConfig(ModelRunConfig):
     stride: int = Field(default=256, ge=1)
     """Tokens from a window to the next, and counted at the end of each; not used by `block`."""
     max_windows: int | None = Field(default=None, gt=0)
-    """At most so many windows (or blocks) of a document, evenly spread; None takes all."""
+    """At most so many windows (or blocks) of a document, evenly spread; None takes all. Documents
+    weigh alike, however many windows they have."""
     same_targets: bool = False
-    """All lengths count the very same tokens, which lie beyond the longest length."""
+    """All lengths count the very same tokens, which lie beyond the longest length; then the numbers
+    by token can be compared between lengths too."""
     bos: Literal["document", "window", "none"] = "document"
     """`document`: what the tokenizer puts before a text, once; `window`: the BOS token takes the
     first place of every window; `none`: no special token. The paper does not say."""
     min_tok: int | None = Field(default=None, ge=2)
     """Documents with fewer tokens are skipped; None: with fewer than the longest length, so that
-    all lengths read the same documents."""
+    all lengths read the same documents. With less, short lengths read documents that long ones do
+    not, and the numbers differ by documents too."""
 
     @model_validator(mode="after")
     def _windows_fit(self) -> "PerplexityConfig":
@@ -271,7 +277,7 @@ class LongBenchConfig(ModelRunConfig):
     """A folder with <set>.jsonl (.gz too), one such file, the released data.zip, or a data set of
     the hub that holds data.zip."""
     sets: tuple[SetName, ...] = ()
-    """Only these; none: all."""
+    """Only these; none: all, or the one whose file `data` is."""
     extended: bool = False
     """LongBench-E instead (<set>_e.jsonl), 13 sets whose lengths are spread evenly."""
     prompts: Path | None = None
@@ -297,8 +303,9 @@ class LongBenchConfig(ModelRunConfig):
 
     @property
     def chosen_sets(self) -> tuple[SetName, ...]:
-        """The sets to run."""
-        return self.sets or sets_of(extended=self.extended)
+        """The sets to run; of one set's file, that set."""
+        only = set_of_file(self.data, extended=self.extended)
+        return self.sets or ((only,) if only else sets_of(extended=self.extended))
 
 
 class TraceConfig(PromptConfig):

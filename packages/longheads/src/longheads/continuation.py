@@ -7,7 +7,9 @@ the memory of one piece, and logits are computed at the last place only. The cac
 everything from the start.
 """
 
+import copy
 import logging
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,21 +17,21 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
-from transformers import (
-    DynamicCache,
-    GenerationConfig,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-)
+from torch import Tensor, nn
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from longheads.offload import offload_facts
-from longheads.plugin import Handle
+from longheads.plugin import Handle, enabled
 from papercore.errors import ModelError
 from papercore.generate.defaults import without_defaults
+
+KEPT = "logits_to_keep"
+
+MOST_AHEAD = 20
+"""Tokens that an assistant writes ahead if its checkpoint says nothing; transformers' default."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Continuation:
         finish_reason: `stop` if a token ended the text, else `length`.
         prefill_s: seconds until the logits after the prompt were there.
         decode_s: seconds from then on.
-        cache: how a cache on the host did: hit rate, bytes; empty without offloading.
+        cache: how a cache on the host did: bytes, and the hit rate if a page was asked for; empty
+            without offloading.
     """
 
     token_ids: tuple[int, ...]
@@ -102,15 +105,21 @@ def continue_prompt(
     check_ids(model, ids)
     cache = new_cache(model, handle, capacity_tok=len(ids) + settings.max_new_tokens)
     ids_1T = torch.tensor([list(ids)], device=model.device)
-    watch = _Watch()
+    watch = _Watch(cache, prompt_tok=len(ids))
     started = time.perf_counter()
-    with without_defaults(model), _without_reminder(), torch.no_grad():
+    with (
+        without_defaults(model),
+        _watched(model, assistant, watch),
+        _in_pieces(model, settings.prefill_tok),
+        _held_back(model, assistant),
+        _without_reminder(),
+        torch.no_grad(),
+    ):
         output_1T = model.generate(  # type: ignore[operator]
             input_ids=ids_1T,
             attention_mask=torch.ones_like(ids_1T),
             past_key_values=cache,
             generation_config=_generation_config(settings),
-            logits_processor=LogitsProcessorList([watch]),
             streamer=streamer,
             assistant_model=assistant,
         )
@@ -122,7 +131,7 @@ def continue_prompt(
         finish_reason="stop" if stopped else "length",
         prefill_s=watch.first_s - started,
         decode_s=ended - watch.first_s,
-        cache=offload_facts(cache),
+        cache=_known(offload_facts(cache)),
     )
 
 
@@ -138,10 +147,14 @@ def read(
     cache = new_cache(model, handle, capacity_tok=len(ids))
     ids_1T = torch.tensor([list(ids)], device=model.device)
     with torch.no_grad():
-        for start in range(0, len(ids), prefill_tok):
-            part_1T = ids_1T[:, start : start + prefill_tok]
-            out = model(input_ids=part_1T, past_key_values=cache, logits_to_keep=1)
-            _check_finite(out.logits)
+        _read_into(model, cache, ids_1T, prefill_tok)
+
+
+def _read_into(model: PreTrainedModel, cache: Cache, ids_1T: Tensor, prefill_tok: int) -> None:
+    for start in range(0, ids_1T.shape[1], prefill_tok):
+        part_1T = ids_1T[:, start : start + prefill_tok]
+        out = model(input_ids=part_1T, past_key_values=cache, logits_to_keep=1)
+        _check_finite(out.logits)
 
 
 def new_cache(model: PreTrainedModel, handle: Handle | None, *, capacity_tok: int) -> Cache:
@@ -151,23 +164,100 @@ def new_cache(model: PreTrainedModel, handle: Handle | None, *, capacity_tok: in
     return handle.make_cache(capacity_tok=capacity_tok)
 
 
-class _Watch(LogitsProcessor):
-    """Notes when the first logits come, and stops at logits that are not finite."""
+class _Watch:
+    """Notes when the prompt's logits are there, and stops at logits that are not finite.
 
-    def __init__(self) -> None:
+    A hook on the model and no logits processor: transformers hands processors to the assistant too.
+    """
+
+    def __init__(self, cache: Cache, *, prompt_tok: int) -> None:
         self.first_s = 0.0
+        self._cache = cache
+        self._prompt_tok = prompt_tok
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        _check_finite(scores)  # asks the device for a number, so the time below is a true one
-        self.first_s = self.first_s or time.perf_counter()
-        return scores
+    def __call__(self, module: nn.Module, args: object, output: CausalLMOutputWithPast) -> None:
+        _check_finite(output.logits)  # asks the device for a number: the time below is a true one
+        if not self.first_s and self._cache.get_seq_length() >= self._prompt_tok:
+            self.first_s = time.perf_counter()
 
 
-def _check_finite(logits: Tensor) -> None:
+@contextmanager
+def _watched(
+    model: PreTrainedModel, assistant: PreTrainedModel | None, watch: _Watch
+) -> Iterator[None]:
+    def other(module: nn.Module, args: object, output: CausalLMOutputWithPast) -> None:
+        _check_finite(output.logits, "the assistant's")
+
+    hooks = [model.register_forward_hook(watch)]
+    if assistant is not None:
+        hooks.append(assistant.register_forward_hook(other))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _in_pieces(model: PreTrainedModel, prefill_tok: int) -> Iterator[None]:
+    """Cuts long passes into pieces; of those with an assistant, transformers does not do so."""
+
+    def cut(
+        module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]] | None:
+        ids_1T, cache, last = (kwargs.get(name) for name in ("input_ids", "past_key_values", KEPT))
+        if not (isinstance(ids_1T, Tensor) and isinstance(cache, Cache) and isinstance(last, int)):
+            return None
+        if ids_1T.shape[1] <= prefill_tok or not last:
+            return None
+        _read_into(model, cache, ids_1T[:, :-last], prefill_tok)
+        for name in ("input_ids", "position_ids"):
+            if isinstance(given := kwargs.get(name), Tensor):
+                kwargs = {**kwargs, name: given[..., -last:]}
+        return args, kwargs
+
+    hook = model.register_forward_pre_hook(cut, with_kwargs=True, prepend=True)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _held_back(model: PreTrainedModel, assistant: PreTrainedModel | None) -> Iterator[None]:
+    """Lets an assistant write at most a chunk ahead.
+
+    Tokens that the model rejects are taken back from the caches of both, and a cache of chunks can
+    give back no more than that from every length.
+    """
+    if assistant is None:
+        yield
+        return
+    handles = [handle for one in (model, assistant) if (handle := enabled(one))]
+    own = assistant.generation_config
+    held = copy.deepcopy(own)
+    if handles:
+        chunk_len = min(handle.state.config.chunk_len for handle in handles)
+        held.num_assistant_tokens = min(own.num_assistant_tokens or MOST_AHEAD, chunk_len)
+        held.num_assistant_tokens_schedule = "constant"  # the others let it grow
+    assistant.generation_config = held
+    try:
+        yield
+    finally:
+        assistant.generation_config = own
+
+
+def _known(facts: Mapping[str, float | bool]) -> dict[str, float | bool]:
+    """Without the hit rate of a cache that was asked for no page."""
+    return {name: value for name, value in facts.items() if not math.isnan(value)}
+
+
+def _check_finite(logits: Tensor | None, whose: str = "the model's") -> None:
+    assert logits is not None, "a causal model gives logits"
     if not bool(logits.amax(-1).isfinite().all()):
         raise ModelError(
-            "the model's logits are not finite (NaN or overflow): check the weights, or take "
-            "another --dtype"
+            f"{whose} logits are not finite (NaN or overflow): check the weights, or take another "
+            "--dtype"
         )
 
 

@@ -10,6 +10,7 @@ A name is a path if there is something at it. No torch here, and no code from da
 import gzip
 import hashlib
 import json
+import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from longheads import hub_texts, world
-from longheads.texts import read_prompt
+from longheads.texts import read_prompt, read_text
 from papercore.errors import DataError
 from papercore.seeds import fan_out
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["MAX_LINE_BYTES", "Corpus", "Document", "Part", "open_corpus", "text_files"]
 
@@ -29,6 +32,8 @@ MAX_LINE_BYTES = 1 << 28
 """Longer lines of JSONL are refused before they are read."""
 JSONL = (".jsonl", ".jsonl.gz")
 """How names of JSONL files end."""
+TEXT = (".txt", ".txt.gz")
+"""How names of text files in a folder end."""
 WORLD = "world"
 WORLD_DOCUMENTS = 3
 
@@ -127,7 +132,7 @@ def open_corpus(data: Sequence[str], *, seed: int = 0, world_tok: int = 4096) ->
     for name in data:
         path = Path(name).expanduser()
         if path.exists():
-            parts += [_file_part(file) for file in text_files(path)]
+            parts += [_file_part(file, alone=path.is_file()) for file in text_files(path)]
         elif name == WORLD:
             parts.append(_world_part(seed, world_tok))
         else:
@@ -143,20 +148,28 @@ def text_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    endings = (".txt", *JSONL)
+    endings = (*TEXT, *JSONL)
     found = sorted(file for file in path.iterdir() if file.name.endswith(endings))
     if not found:
         raise DataError(f"{path}: holds no file that ends in {', '.join(endings)}")
+    others = sum(1 for _ in path.iterdir()) - len(found)
+    if others:
+        logger.warning(
+            "%s: %d files or folders that do not end in %s are left out",
+            *(path, others, ", ".join(endings)),
+        )
     return found
 
 
-def _file_part(path: Path) -> Part:
-    read = _jsonl_texts if path.name.endswith(JSONL) else _text_file
-    return Part(str(path), is_local=True, texts=lambda: read(path))
+def _file_part(path: Path, *, alone: bool) -> Part:
+    if path.name.endswith(JSONL):
+        return Part(str(path), is_local=True, texts=lambda: _jsonl_texts(path))
+    return Part(str(path), is_local=True, texts=lambda: _text_file(path, alone=alone))
 
 
-def _text_file(path: Path) -> Iterator[tuple[str, str]]:
-    yield str(path), read_prompt(None, path)
+def _text_file(path: Path, *, alone: bool) -> Iterator[tuple[str, str]]:
+    """The text; an empty one is a mistake if it was named, and too short if a folder holds it."""
+    yield str(path), read_prompt(None, path) if alone else read_text(path)
 
 
 def _jsonl_texts(path: Path) -> Iterator[tuple[str, str]]:

@@ -111,10 +111,7 @@ class _Call:
             out = self._decode(query, key, value)
         else:
             out = self._prefill_groups(query, key, value)
-        for group in step.groups:
-            for row in group.rows:
-                layer.lengths[row] = group.start + group.count
-        layer.seen_columns += columns
+        layer.note_rows_(step.groups, columns)
         return out
 
     # many tokens

@@ -4,6 +4,7 @@ Where the shape of the model is unknown before it is downloaded, that is what is
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from longheads.config import (
@@ -38,6 +39,13 @@ CHARS_PER_TOK = 4
 
 EXAMPLE_TOK = 100_000
 """About a book of PG19; texts are not read for an estimate."""
+
+TAIL_CHUNKS = 3
+"""As in `cache`, which imports torch."""
+
+WORKSPACE_BYTES = 128 << 20
+GPU_WORKSPACE_BYTES = 1 << 30
+"""As in `engine`."""
 
 KNOWN: Mapping[str, Shape] = {
     # source: spec of the miniature (section 8.1)
@@ -114,8 +122,8 @@ def longbench(config: LongBenchConfig) -> dict[str, str]:
 
 
 def rep_bytes_per_token(shape: Shape, item_bytes: float, chunk_len: int) -> float:
-    """Share of one token in the representations of its chunk: one per query head and layer."""
-    return shape.layers * shape.heads * shape.head_width * item_bytes / chunk_len
+    """Share of one token in the representations of its chunk: one per query head and full layer."""
+    return shape.full_layers * shape.heads * shape.head_width * item_bytes / chunk_len
 
 
 def attention_flops(shape: Shape, num_tok: int, window: int | None, chunk_len: int) -> float:
@@ -127,13 +135,16 @@ def attention_flops(shape: Shape, num_tok: int, window: int | None, chunk_len: i
     Source: counted from the formulas: 4 W d H L for attention, 2 (N / l) d H L for the
     scores of the last token.
     """
-    width = shape.head_width * shape.heads * shape.layers
-    if window is None:
-        return 4 * width * num_tok / 2
-    inside = min(num_tok, window)
-    read = (inside * inside / 2 + max(0, num_tok - window) * window) / num_tok
-    scored = num_tok / 2 / chunk_len if num_tok > window else 0.0
-    return 4 * width * read + 2 * width * scored
+    width = shape.head_width * shape.heads
+    scored = num_tok / 2 / chunk_len if window is not None and num_tok > window else 0.0
+    full = shape.full_layers * (4 * _read(num_tok, window) + 2 * scored)
+    return width * (full + shape.sliding_layers * 4 * _read(num_tok, shape.sliding_tok))
+
+
+def _read(num_tok: int, window: int | None) -> float:
+    """Tokens that one token reads, on average over a prompt."""
+    inside = num_tok if window is None else min(num_tok, window)
+    return (inside * inside / 2 + (num_tok - inside) * inside) / num_tok
 
 
 def _with_prompt(config: PromptConfig, new_tok: int) -> dict[str, str]:
@@ -167,36 +178,122 @@ def _needs(config: ModelRunConfig, num_tok: int | None) -> dict[str, str]:
     size = shown_bytes(shape.weights * weight_bytes)
     needs = {"weights": f"{size} ({shape.weights / 1e9:.3g} G weights)"}
     if num_tok is None:
-        kib = kv_bytes_per_token(shape, item_bytes) / 1024
+        kib = kv_bytes_per_token(shape, item_bytes, shape.full_layers) / 1024
         return {**needs, "kv cache": f"{kib:.3g} KiB per token of the prompt"}
     return {**needs, **_memory(config, shape, num_tok, item_bytes), **_work(config, shape, num_tok)}
 
 
+@dataclass(frozen=True)
+class Held:
+    """Bytes that reading a text takes, weights and activations apart.
+
+    Attributes:
+        cache: keys and values of the layers that see everything; on the host with offload.
+        sliding: the same of layers with a sliding window, at their most; always on the device.
+        reps: representations of the chunks.
+        tail: queries of the last chunks.
+        pool: with offload: pages that stay on the device; None where the window does not fit.
+        workspace: intermediate results of one layer: on a GPU, and on a CPU.
+    """
+
+    cache: float
+    sliding: float
+    reps: float = 0.0
+    tail: float = 0.0
+    pool: float | None = 0.0
+    workspace: tuple[int, int] = (0, 0)
+
+
+def held(config: ModelRunConfig, shape: Shape, num_tok: int, item_bytes: float) -> Held:
+    """What reading `num_tok` tokens takes, new ones included."""
+    of_full = kv_bytes_per_token(shape, item_bytes, shape.full_layers)
+    of_sliding = kv_bytes_per_token(shape, item_bytes, shape.sliding_layers)
+    piece = min(num_tok, config.prefill_tok)
+    if not _reads_chunks(config):  # transformers keeps a window, and a piece while it reads
+        return Held(num_tok * of_full, min(num_tok, shape.sliding_tok - 1 + piece) * of_sliding)
+    method = config.longheads
+    length = method.chunk_len
+    room = max(-(-num_tok // length), _with_spare(-(-piece // length))) * length
+    double = 2 if method.chunk_rep == "minmax" else 1
+    queries = shape.full_layers * shape.heads * shape.head_width * item_bytes
+    pool = pool_bytes(shape, item_bytes, method) if method.offload else 0.0
+    return Held(
+        cache=room * of_full,
+        sliding=sliding_chunks(shape.sliding_tok, num_tok, piece, length) * length * of_sliding,
+        reps=room * rep_bytes_per_token(shape, item_bytes, length) * double,
+        tail=TAIL_CHUNKS * length * queries,
+        pool=None if pool is None else min(pool, room * of_full),
+        workspace=(GPU_WORKSPACE_BYTES, WORKSPACE_BYTES),
+    )
+
+
+def sliding_chunks(window: int, num_tok: int, piece_tok: int, chunk_len: int) -> int:
+    """Most chunks that a layer with a sliding window has room for while a text is read.
+
+    It grows by a piece and drops what no token sees any more once that is half of it:
+    `LongHeadsLayer.reserve_` and `drop_unseen_`.
+    """
+    have = base = most = 0
+    for start in range(0, num_tok, piece_tok):
+        end = min(num_tok, start + piece_tok)
+        wanted = -(-end // chunk_len) - base
+        if wanted > have:
+            have = max(_with_spare(wanted), have + have // 4)
+        most = max(most, have)
+        surplus = (end - window - TAIL_CHUNKS * chunk_len) // chunk_len - base
+        if surplus >= max(8, have // 2):
+            have, base = have - surplus, base + surplus
+    return most
+
+
+def _with_spare(chunks: int) -> int:
+    """Room that a layer makes for so many chunks when it did not know of them."""
+    return chunks + 1 + chunks // 16
+
+
 def _memory(config: ModelRunConfig, shape: Shape, num_tok: int, item_bytes: int) -> dict[str, str]:
-    kv = num_tok * kv_bytes_per_token(shape, item_bytes)
-    cache = f"{shown_bytes(kv)} for {num_tok} tokens"
+    found = held(config, shape, num_tok, item_bytes)
+    offload = _reads_chunks(config) and config.longheads.offload
+    shown = {}
+    if shape.full_layers:
+        host = ", on the host" if offload else ""
+        shown["kv cache"] = f"{shown_bytes(found.cache)} for {num_tok} tokens{host}"
+    if shape.sliding_layers:
+        some = f"{shape.sliding_layers} of {shape.layers} layers"
+        size = f"{shown_bytes(found.sliding)} in {some}, which see {shape.sliding_tok} tokens"
+        shown["kv cache of sliding layers"] = f"{size}{', on the device' if offload else ''}"
+    if offload and shape.full_layers:
+        shown["pool of pages on the device"] = _pool(found)
     if not _reads_chunks(config):
-        return {"kv cache": cache}
-    reps = num_tok * rep_bytes_per_token(shape, item_bytes, config.longheads.chunk_len)
-    if not config.longheads.offload:
-        return {"kv cache": cache, "representations": shown_bytes(reps)}
-    pool = pool_bytes(shape, item_bytes, config.longheads)
-    shown = "unknown: the window does not fit" if pool is None else shown_bytes(min(pool, kv))
+        return shown
+    gpu, cpu = map(shown_bytes, found.workspace)
     return {
-        "kv cache": f"{cache}, on the host",
-        "pool of pages on the device": shown,
-        "representations": shown_bytes(reps),
+        **shown,
+        "representations": shown_bytes(found.reps),
+        "queries of the last chunks": shown_bytes(found.tail),
+        "workspace": f"about {gpu} on a GPU, {cpu} on a CPU",
     }
+
+
+def _pool(found: Held) -> str:
+    if found.pool is None:
+        return "unknown: the window does not fit"
+    if found.pool < found.cache:
+        return shown_bytes(found.pool)
+    return (
+        f"{shown_bytes(found.pool)}, which is everything, so offload saves nothing: a smaller "
+        "--longheads.window makes it smaller"
+    )
 
 
 def pool_bytes(shape: Shape, item_bytes: float, config: LongHeadsConfig) -> float | None:
     """Pages that offloading keeps on the device; None where the window does not fit the model."""
     try:
         window = config.window_for(shape.trained_tok)
+        chunks = config.pool_for(window, shape.heads // shape.kv_heads)
     except ValueError:
         return None
-    chunks = config.pool_for(window, shape.heads // shape.kv_heads)
-    return chunks * config.chunk_len * kv_bytes_per_token(shape, item_bytes)
+    return chunks * config.chunk_len * kv_bytes_per_token(shape, item_bytes, shape.full_layers)
 
 
 def _work(config: ModelRunConfig, shape: Shape, num_tok: int) -> dict[str, str]:

@@ -144,9 +144,11 @@ def _outcome(session: Session, num_tok: int, written: Continuation, config: Gene
 
 def _offloaded(facts: Mapping[str, float | bool]) -> str:
     pinned = "pinned" if facts["pinned"] else "pageable"
+    # short texts, and those that the prefill alone answered, ask the pool for nothing
+    rate = f", hit rate {facts['hit_rate']:.2f}" if "hit_rate" in facts else ""
     return (
         f"cache on the host: {facts['host_bytes'] / 2**20:.0f} MiB ({pinned}), pool on the device "
-        f"{facts['pool_bytes'] / 2**20:.0f} MiB, hit rate {facts['hit_rate']:.2f}"
+        f"{facts['pool_bytes'] / 2**20:.0f} MiB{rate}"
     )
 
 

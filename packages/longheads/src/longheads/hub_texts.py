@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import cast
 
+from papercore import hub
 from papercore.errors import DataError
 
 __all__ = ["NAMED", "HubTexts", "find", "proper", "stream"]
@@ -144,6 +145,8 @@ def _rows(source: HubTexts) -> Iterable[Mapping[str, object]]:
             f"{source.id}: the library `datasets` is not installed: `pip install datasets`, or "
             "give files"
         ) from None
+    if hub.unreachable():  # the library would try for half a minute, with warnings
+        raise DataError(f"{source.id}: {_reason(ConnectionError('no way to it was found'))}")
     try:
         if source.file is not None:
             path = f"hf://datasets/{source.id}@{source.revision or 'main'}/{source.file}"

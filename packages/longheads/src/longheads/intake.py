@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
 
 from longheads.cache import LongHeadsLayer
-from longheads.caches import make_cache, make_layers, own_layers
+from longheads.caches import LongHeadsCache, make_cache, make_layers, own_layers
 from longheads.config import LongHeadsConfig
 from longheads.state import Group, ModelState, Step, plan_groups
 from papercore.errors import ModelError
@@ -48,8 +48,7 @@ def adopt(cache: object, state: ModelState, model: PreTrainedModel) -> Cache:
         )
     layers = make_layers(model.config, state.config)
     _check_own(layers, state)  # makes them this model's
-    cache.layers = list(layers)
-    cache.layer_class_to_replicate = None
+    LongHeadsCache.adopt_(cache, layers)
     return cache
 
 
@@ -58,22 +57,32 @@ def _check_own(layers: Sequence[LongHeadsLayer], state: ModelState) -> None:
         raise ModelError(
             f"the cache has {len(layers)} layers but the model has {len(state.attentions)}"
         )
+    choices = state.choices
     for layer in layers:
         owner = layer.owner() if layer.owner else None
         if layer.lengths and owner is not state.decoder:
             raise ModelError("the cache was filled by another model: start with a new cache")
         layer.owner = weakref.ref(state.decoder)
-        if (layer.chunk_len, layer.chunk_rep) != (state.config.chunk_len, state.config.chunk_rep):
-            raise ModelError(
-                f"the cache was made with chunk_len={layer.chunk_len}, chunk_rep={layer.chunk_rep} "
-                f"but LongHeads is enabled with chunk_len={state.config.chunk_len}, "
-                f"chunk_rep={state.config.chunk_rep}"
-            )
+        if layer.choices is not choices:
+            made = {"chunk_len": layer.chunk_len, "chunk_rep": layer.chunk_rep}
+            _check_choices({**made, **(layer.choices if layer.lengths else {})}, choices)
+            layer.choices = choices
         if layer.armed:
             raise ModelError(
                 "a forward pass is open with this cache: another thread reads with it, or the pass "
                 "was interrupted there; start with a new cache"
             )
+
+
+def _check_choices(made: Mapping[str, object], now: Mapping[str, object]) -> None:
+    """Refuses a cache whose tokens were read under other settings than those to come."""
+    other = [name for name, value in made.items() if value != now[name]]
+    if other:
+        before, after = (", ".join(f"{n}={side[n]}" for n in other) for side in (made, now))
+        raise ModelError(
+            f"the cache was made with {before} but LongHeads is enabled with {after}: start with a "
+            "new cache"
+        )
 
 
 def open_step(call: Mapping[str, object], cache: Cache, config: LongHeadsConfig) -> Step:
@@ -96,6 +105,8 @@ def open_step(call: Mapping[str, object], cache: Cache, config: LongHeadsConfig)
     layers = own_layers(cache)
     assert layers, "adopted just now"
     layer = layers[0]
+    if any(other.lengths != layer.lengths for other in layers):
+        raise ModelError("the layers of the cache hold different texts: start with a new cache")
     lengths = list(layer.lengths) or [0] * batch
     if len(lengths) != batch:
         raise ModelError(f"the cache holds {len(lengths)} rows but the batch has {batch}")

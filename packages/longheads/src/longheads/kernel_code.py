@@ -12,7 +12,7 @@ Axes: T tokens, K slots, D head width, M rows of a tile of queries, N keys of a 
 import triton  # type: ignore[import-untyped]  # ships no types
 import triton.language as tl  # type: ignore[import-untyped]  # ships no types
 
-from longheads.kernel_tiles import LOWEST, read_page, turned
+from longheads.kernel_tiles import LOWEST, find_slot, read_page, turned
 
 
 @triton.jit(do_not_specialize=["tokens", "slots", "blocks", "span", "turn_base"])
@@ -44,7 +44,6 @@ def union_kernel(
     CAPPED: tl.constexpr,
     HAS_FIRST: tl.constexpr,
     D: tl.constexpr,
-    K: tl.constexpr,
     M: tl.constexpr,
     N: tl.constexpr,
 ):
@@ -55,17 +54,14 @@ def union_kernel(
     real = t < tokens
     row = (pid // blocks).to(tl.int64) * tokens + (pid % blocks) * M  # the first of the block
     d = tl.arange(0, D)
-    k = tl.arange(0, K)
-    inside = real[:, None] & (k < slots)
-    page_MK = tl.load(page + row * slots + (m[:, None] * slots + k), mask=inside, other=-1)
-    page_MK = page_MK.to(tl.int32)
+    page_M = page + row * slots + m * slots
     row_D = paired + row * (WIDTH + TURNED) + m * (WIDTH + TURNED)
     top = tl.full([M], LOWEST, tl.float32)
     total = tl.zeros([M], tl.float32)
     out = tl.zeros([M, D], tl.float32)
     for entry in range(tl.load(count + pid)):
         here = tl.load(union + pid.to(tl.int64) * span + entry)
-        slot = tl.max(tl.where(page_MK == here, k[None, :], -1), 1)
+        slot = find_slot(page_M, real, here, slots, M)
         reads = slot >= 0
         bound = t * slots + slot
         high = tl.load(last + bound, mask=reads, other=-1).to(tl.int32)

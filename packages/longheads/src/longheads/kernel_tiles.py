@@ -15,6 +15,7 @@ import triton.language as tl  # type: ignore[import-untyped]  # ships no types
 
 LOWEST = tl.constexpr(-1e30)
 LOG2_E = tl.constexpr(1.4426950408889634)
+PIECE = tl.constexpr(16)  # slots that `find_slot` holds at once
 
 
 @triton.jit
@@ -33,6 +34,22 @@ def turned(row, real, entry, turns, WIDTH: tl.constexpr, TURNED: tl.constexpr, D
         sin = tl.load(table + TURNED, mask=part, other=0.0)
         query = query * cos + partner * sin
     return query
+
+
+@triton.jit
+def find_slot(page_M, real, here, slots, M: tl.constexpr):
+    """The slot in which each row reads page `here`; -1 where it does not.
+
+    `page_M` points at the pages of each row. They are read again for every page, a piece at a time:
+    all of them at once would fill the registers where a window has hundreds of slots.
+    """
+    slot = tl.full([M], -1, tl.int32)
+    for start in tl.range(0, slots, PIECE, num_stages=1):
+        k = start + tl.arange(0, PIECE)
+        inside = real[:, None] & (k < slots)[None, :]
+        piece = tl.load(page_M[:, None] + k[None, :], mask=inside, other=-1).to(tl.int32)
+        slot = tl.maximum(slot, tl.max(tl.where(piece == here, k[None, :], -1), 1))
+    return slot
 
 
 @triton.jit

@@ -165,6 +165,11 @@ def prefill_tiles(dtype: torch.dtype, width: int, length: int) -> Tiles:
     return Tiles(rows, min(keys, _power_of_two(length)), warps, stages)
 
 
+def narrow(num_pages: int) -> torch.dtype:
+    """The smallest whole numbers that tell pages apart: blocks read theirs again and again."""
+    return torch.int16 if num_pages <= torch.iinfo(torch.int16).max else torch.int32
+
+
 def _decode_tiles(rows: int, dtype: torch.dtype, width: int, length: int) -> Tiles:
     small = dtype == torch.float32 or width > 128
     keys = min(16 if small else 64, _power_of_two(length))
@@ -219,12 +224,12 @@ def _by_unions(launch: _Launch, query_XTD: Tensor, plan: Plan, span: int) -> Ten
     listed = unions(plan.pages, launch.tiles.rows, span)
     blocks = listed.counts.shape[1]
     out = torch.empty_like(query_XTD, memory_format=torch.contiguous_format)
+    page_XTK = plan.pages.to(narrow(len(launch.pages.keys)))
     union_kernel[(heads * blocks,)](
-        *(launch.paired(query_XTD), launch.pages.keys, launch.pages.values, out, plan.pages),
+        *(launch.paired(query_XTD), launch.pages.keys, launch.pages.values, out, page_XTK),
         *(plan.last if plan.first is None else plan.first, plan.last),
         *(launch.rotation.slot_turns, listed.pages, listed.counts),
         *(tokens, launch.slots, blocks, listed.pages.shape[-1]),
-        K=_power_of_two(launch.slots),
         **launch.shared(has_first=plan.first is not None),
     )
     return out

@@ -1,8 +1,8 @@
 """`longheads longbench`: LongBench's 16 English sets, answered and scored.
 
 Examples go round the sets, so that `--limit` takes some of every set; one that fails becomes a
-record and the run goes on. Answers are greedy. What differs from the released evaluation is listed
-in docs/longheads.md.
+record, the run goes on, and `--resume` tries it again. Answers are greedy. What differs from the
+released evaluation is listed in docs/longheads.md.
 """
 
 import hashlib
@@ -77,7 +77,10 @@ def run(config: LongBenchConfig, flags: RunFlags, out: Path, inputs: Inputs) -> 
         answer(line)
     failed = [record for record in records if record.status == "error"]
     if failed:
-        tell(f"{len(failed)} of {len(records)} examples failed, first: {failed[0].error}")
+        tell(
+            f"{len(failed)} of {len(records)} examples failed, first: {failed[0].error}; --resume "
+            "tries them again"
+        )
     _tell_of_prompts(records, session.trained, config)
     for line in cache_report.lines(records):
         tell(line)
@@ -98,7 +101,8 @@ def _round_the_sets(by_set: Mapping[SetName, Sequence[Example]]) -> Iterator[Exa
 
 def _answer_all(session: Session, config: LongBenchConfig, inputs: Inputs, folder: Run) -> None:
     everything = planned(inputs.loaded.by_set, config.limit)
-    left = [example for example in everything if _id(config, example) not in folder.done]
+    done = folder.done - folder.failed
+    left = [example for example in everything if _id(config, example) not in done]
     for example in progress(left, "longbench"):
         with folder.timed(example.set_name):
             record = _attempt(session, config, inputs, example)

@@ -34,6 +34,7 @@ def score(
         answers: the right answers.
         classes: all classes of a classification task.
     """
+    assert not isinstance(answers, str), "answers is a list of texts"
     one = SETS[name]
     text = first_line(prediction) if one.first_line else prediction
     if one.metric == "classification":

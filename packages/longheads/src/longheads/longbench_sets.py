@@ -8,7 +8,7 @@ LongBench: Bai et al., arXiv 2308.14508, github.com/THUDM/LongBench (code: MIT).
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 SetName = Literal[
     "narrativeqa",
@@ -87,3 +87,11 @@ SETS: Mapping[SetName, TaskSet] = MappingProxyType(
 def sets_of(*, extended: bool) -> tuple[SetName, ...]:
     """All sets of LongBench, or of LongBench-E."""
     return tuple(name for name in SET_NAMES if SETS[name].extended or not extended)
+
+
+def set_of_file(data: str, *, extended: bool = False) -> SetName | None:
+    """The set that one file of the released format holds, by its name; None for all else."""
+    name = data.rsplit("/", 1)[-1].removesuffix(".gz")
+    end = "_e.jsonl" if extended else ".jsonl"
+    stem = name.removesuffix(end)
+    return cast("SetName", stem) if stem in SETS and stem != name else None

@@ -33,7 +33,6 @@ class SlotTable:
 
     def __init__(self, lanes: int, slots: int, chunks: int) -> None:
         self.slots = slots
-        self.hits = self.misses = 0
         self._clock = 0
         self._slot_of = np.full((lanes, chunks), NOWHERE, dtype=np.int64)
         self._chunk_of = np.full((lanes, slots), NOWHERE, dtype=np.int64)
@@ -44,6 +43,12 @@ class SlotTable:
         more = chunks - self._slot_of.shape[1]
         if more > 0:
             self._slot_of = np.pad(self._slot_of, ((0, 0), (0, more)), constant_values=NOWHERE)
+
+    def select(self, lanes: Ints) -> None:
+        """Keeps the given lanes, in the given order; one may come twice."""
+        self._slot_of, self._chunk_of, self._used = (
+            table[lanes] for table in (self._slot_of, self._chunk_of, self._used)
+        )
 
     def find(self, lane: Ints, chunk: Ints) -> Ints:
         """Slot of each (lane, chunk), or `NOWHERE`."""
@@ -62,8 +67,6 @@ class SlotTable:
         slot = self._slot_of[lane, chunk]
         known = slot != NOWHERE
         self._used[lane[known], slot[known]] = self._clock
-        self.hits += int(known.sum())
-        self.misses += int((~known).sum())
         order = np.argsort(lane[~known], kind="stable")
         lane, chunk = lane[~known][order], chunk[~known][order]
         lanes, begin, count = np.unique(lane, return_index=True, return_counts=True)

@@ -9,9 +9,8 @@ offloaded, they are short.
 Axes: B batch, G KV heads, C chunks, L tokens of a chunk, D head width, P pages, N lanes (B x G).
 """
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -23,17 +22,12 @@ from longheads.attention import Pages
 from longheads.cache import LongHeadsLayer
 from longheads.chunks import ChunkRep
 from longheads.config import LongHeadsConfig
+from longheads.host_memory import host_pages
 from longheads.lru import NOWHERE, Ints, Move, SlotTable
-from papercore.device import free_memory
 from papercore.errors import ConfigError
 
 if TYPE_CHECKING:
     from longheads.state import Newest
-
-logger = logging.getLogger(__name__)
-
-PINNED_SHARE = 0.8
-"""Of the host's free memory: more is not pinned, since pinned pages cannot be swapped."""
 
 
 def pool_chunks(text: PreTrainedConfig, config: LongHeadsConfig) -> int:
@@ -62,7 +56,7 @@ class OffloadedLayer(LongHeadsLayer):  # type: ignore[no-untyped-call]  # see th
     ) -> None:
         super().__init__(chunk_len, chunk_rep=chunk_rep, capacity_tok=capacity_tok)
         self.pool_chunks = pool_chunks
-        self.staged_pages = 0
+        self.hits = self.misses = self.staged_pages = 0
         self._table: SlotTable | None = None
         self._pool: Pages | None = None
         self._late: list[tuple[Newest, Tensor, Tensor]] = []  # tokens on their way to the host
@@ -78,18 +72,25 @@ class OffloadedLayer(LongHeadsLayer):  # type: ignore[no-untyped-call]  # see th
         tensors = [self.keys, self.values] if self.keys is not None else []
         pool = [self._pool.keys, self._pool.values] if self._pool is not None else []
         return {
-            "hits": self._table.hits if self._table else 0,
-            "misses": self._table.misses if self._table else 0,
+            "hits": self.hits,
+            "misses": self.misses,
             "staged_pages": self.staged_pages,
             "host_bytes": sum(part.nbytes for part in tensors if part is not None),
             "pool_bytes": sum(part.nbytes for part in pool),
         }
 
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        self._flush_()
+        for part in (self.keys, self.values):
+            if part is not None:
+                memo[id(part)] = self._as_host(part)  # pinned too; a plain copy would not be
+        return super().__deepcopy__(memo)
+
     # what changes the pages
 
     def write_(self, rows: Sequence[int], start: int, key: Tensor, value: Tensor) -> None:
         """See `LongHeadsLayer`."""
-        self._settle_()
+        self._flush_()
         end, beside = start + key.shape[2], self.pinned
         for pages, new in zip(self._stored(), (key, value), strict=True):
             for row, states in zip(rows, new, strict=True):
@@ -111,19 +112,24 @@ class OffloadedLayer(LongHeadsLayer):  # type: ignore[no-untyped-call]  # see th
         position = np.repeat(np.asarray(newest.positions, dtype=np.int64), self.kv_heads)
         slot = self._table.find(lane, position // self.chunk_len)
         there = slot != NOWHERE
-        at = self._to_device(lane[there] * self.pool_chunks + slot[there])
+        at = self._to_device(lane[there] * self._table.slots + slot[there])
         offset = self._to_device(position[there] % self.chunk_len)
         chosen = self._to_device(np.flatnonzero(there))
         for pool, new in zip((self._pool.keys, self._pool.values), (key, value), strict=True):
             pool[at, offset] = new.flatten(0, 1)[chosen]
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """See `LongHeadsLayer`."""
-        self._settle_()
-        super().batch_select_indices(indices)
+    def _select_(self, rows: list[int]) -> None:
+        self._flush_()
+        super()._select_(rows)
         if self.keys is not None and self.values is not None:
             self.keys, self.values = (self._as_host(part) for part in (self.keys, self.values))
-        self._table = self._pool = None
+        if self._table is not None and self._pool is not None:
+            lanes = self._lanes(rows)
+            self._table.select(lanes)
+            slots = self._table.slots
+            place = self._to_device((lanes[:, None] * slots + np.arange(slots)).flatten())
+            with torch.inference_mode(mode=False):
+                self._pool = Pages(self._pool.keys[place], self._pool.values[place])
 
     def reset(self) -> None:
         """See `LongHeadsLayer`."""
@@ -135,32 +141,41 @@ class OffloadedLayer(LongHeadsLayer):  # type: ignore[no-untyped-call]  # see th
 
     def chunk_states(self, rows: Sequence[int], first: int, count: int) -> tuple[Tensor, Tensor]:
         """See `LongHeadsLayer`."""
-        self._settle_()
+        self._flush_()
         keys, values = super().chunk_states(rows, first, count)
         return keys.to(self.device), values.to(self.device)
 
     def resident(self, page: Tensor) -> tuple[Pages, Tensor]:
         """Fetches the pages that the pool lacks; see `LongHeadsLayer`."""
         index = page.cpu().numpy()  # waits for the choice, and so for the tokens before it
-        self._settle_()
+        self._flush_()
         wanted, back = np.unique(index, return_inverse=True)
         found = np.full(len(wanted), NOWHERE, dtype=np.int64)
         real = wanted >= 0
         lane, chunk = np.divmod(wanted[real], self._capacity)
-        table, pool = self._resident_pool(len(self.lengths) * self.kv_heads)
-        self._fetch_(table.place(lane, chunk), pool)
-        found[real] = lane * self.pool_chunks + table.find(lane, chunk)
+        table, pool = self._resident_pool()
+        missed = table.place(lane, chunk)
+        self.misses += len(missed.lane)
+        self.hits += len(lane) - len(missed.lane)
+        self._fetch_(missed, pool, table.slots)
+        found[real] = lane * table.slots + table.find(lane, chunk)
         return pool, self._to_device(found[back].reshape(index.shape))
 
     def stage(self, parts: Sequence[Tensor]) -> Iterator[tuple[Pages, Tensor]]:
-        """Brings the pages of each part to the device once; see `LongHeadsLayer`."""
+        """Brings the pages of each part to the device once; see `LongHeadsLayer`.
+
+        A few tokens, such as those that an assistant wrote ahead, read them from the pool.
+        """
         total = len(self.lengths) * self.kv_heads * self._capacity
         used = torch.zeros(len(parts), total + 1, dtype=torch.bool, device=self.device)
         for line, page in zip(used, parts, strict=True):
             line[page.flatten() + 1] = True  # -1, no page, is at place 0
         used = used[:, 1:]
         wanted = [line.nonzero().flatten() for line in used.cpu()]  # one wait for all parts
-        self._settle_()
+        if parts[0].shape[1] <= self.chunk_len and all(map(self._fits, wanted)):
+            yield from map(self.resident, parts)
+            return
+        self._flush_()
         self.staged_pages += sum(map(len, wanted))
         coming = self._copied(wanted[0])
         for number, page in enumerate(parts):
@@ -190,20 +205,22 @@ class OffloadedLayer(LongHeadsLayer):  # type: ignore[no-untyped-call]  # see th
         return torch.from_numpy(index).to(self.device, non_blocking=True)
 
     def _grown_pages(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        self._settle_()
+        self._flush_()
         new = host_pages(shape, self.dtype, self.device), host_pages(shape, self.dtype, self.device)
         for old, pages in zip((self.keys, self.values), new, strict=True):
             if old is not None:
                 pages[:, :, : old.shape[2]] = old
+        if self._table is not None and self._table.slots < min(self.pool_chunks, shape[2]):
+            self._table = self._pool = None  # too small for what one token may now read
         if self._table is not None:
             self._table.grow(shape[2])
         return new
 
     def _as_host(self, pages: Tensor) -> Tensor:
-        copy = host_pages(pages.shape, self.dtype, self.device)
-        return copy.copy_(pages)
+        with torch.inference_mode(mode=False):
+            return host_pages(pages.shape, self.dtype, self.device).copy_(pages)
 
-    def _settle_(self) -> None:
+    def _flush_(self) -> None:
         """Waits until the host holds every token."""
         if self._moving and self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()
@@ -214,26 +231,35 @@ class OffloadedLayer(LongHeadsLayer):  # type: ignore[no-untyped-call]  # see th
             for pages, new in zip(self._stored(), states, strict=True):
                 pages.flatten(2, 3)[rows, :, places] = new
 
-    def _resident_pool(self, lanes: int) -> tuple[SlotTable, Pages]:
+    @property
+    def _slots(self) -> int:
+        """Pages of a lane that the pool holds: no more than the lane has."""
+        return min(self.pool_chunks, self._capacity)
+
+    def _fits(self, pages: Tensor) -> bool:
+        """Whether the pool holds so many different pages of each lane at once."""
+        return not len(pages) or int(torch.bincount(pages // self._capacity).max()) <= self._slots
+
+    def _resident_pool(self) -> tuple[SlotTable, Pages]:
         if self._table is None or self._pool is None:
-            keys, values = self._stored()
-            pages = lanes * self.pool_chunks
-            self._pool = Pages(
-                *(
-                    part.new_zeros(pages, *part.shape[3:], device=self.device)
-                    for part in (keys, values)
+            lanes, slots = len(self.lengths) * self.kv_heads, self._slots
+            with torch.inference_mode(mode=False):
+                self._pool = Pages(
+                    *(
+                        part.new_zeros(lanes * slots, *part.shape[3:], device=self.device)
+                        for part in self._stored()
+                    )
                 )
-            )
-            self._table = SlotTable(lanes, self.pool_chunks, self._capacity)
+            self._table = SlotTable(lanes, slots, self._capacity)
         return self._table, self._pool
 
-    def _fetch_(self, move: Move, pool: Pages) -> None:
+    def _fetch_(self, move: Move, pool: Pages, slots: int) -> None:
         """Copies missing pages from the host into the pool."""
         if not len(move.lane):
             return
         source = torch.from_numpy(move.lane * self._capacity + move.chunk)
         pages = self._copied(source)()
-        slot = self._to_device(move.lane * self.pool_chunks + move.slot)
+        slot = self._to_device(move.lane * slots + move.slot)
         pool.keys[slot], pool.values[slot] = pages.keys, pages.values
 
     def _copied(self, index: Tensor) -> "_Copy":
@@ -282,25 +308,6 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     if device not in _STREAMS:
         _STREAMS[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     return _STREAMS[device]
-
-
-def host_pages(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Zeros on the host, pinned where a CUDA device will read them and the memory is there."""
-    size = int(np.prod(shape)) * dtype.itemsize
-    if device.type != "cuda":
-        return torch.zeros(*shape, dtype=dtype)
-    if size <= PINNED_SHARE * free_memory():
-        try:
-            return torch.zeros(*shape, dtype=dtype, pin_memory=True)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-    else:
-        reason = f"{free_memory() / 2**30:.1f} GiB are free"
-    logger.warning(
-        "%.1f GiB of the cache are not pinned (%s): copies to the GPU will be slower",
-        *(size / 2**30, reason),
-    )
-    return torch.zeros(*shape, dtype=dtype)
 
 
 def offload_facts(cache: Cache) -> Mapping[str, float | bool]:

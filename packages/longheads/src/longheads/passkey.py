@@ -1,8 +1,8 @@
 """`longheads passkey`: at which lengths and depths does a model find a hidden key (spec 3.1).
 
 A trial passes if the tokens that follow the prompt are exactly those of the key. Trials go round
-the lengths, so that `--limit` takes some of every length; a trial that fails becomes a record and
-the run goes on.
+the lengths, so that `--limit` takes some of every length; a trial that fails becomes a record, the
+run goes on, and `--resume` tries it again.
 """
 
 import logging
@@ -48,7 +48,10 @@ def run(config: PasskeyConfig, flags: RunFlags, out: Path) -> int:
         answer(line)
     failed = [record for record in records if record.status == "error"]
     if failed:
-        tell(f"{len(failed)} of {len(records)} trials failed, first: {failed[0].error}")
+        tell(
+            f"{len(failed)} of {len(records)} trials failed, first: {failed[0].error}; --resume "
+            "tries them again"
+        )
     for line in cache_report.lines(records):
         tell(line)
     tell(f"report: {out / 'report.html'}")
@@ -67,7 +70,8 @@ def depth_bin(depth: float, num_bins: int) -> int:
 
 
 def _run_trials(session: Session, config: PasskeyConfig, folder: Run) -> None:
-    left = [pair for pair in planned(config) if trial_id(*pair) not in folder.done]
+    done = folder.done - folder.failed
+    left = [pair for pair in planned(config) if trial_id(*pair) not in done]
     for length, index in progress(left, "passkey"):
         with folder.timed(f"length {length}"):
             record = _attempt(session, config, length, index)

@@ -18,7 +18,7 @@ from longheads.losses import token_losses
 from longheads.perplexity_report import DOCUMENT_PREFIX, PREFIX, perplexity_table
 from longheads.session import Session, answer, open_run, open_session, tell
 from longheads.texts import warn_unknown
-from longheads.windows import Stretch, plan
+from longheads.windows import Stretch, described, plan
 from papercore.config import RunFlags
 from papercore.device import is_out_of_memory, release_memory
 from papercore.errors import DataError, ModelError
@@ -52,8 +52,12 @@ def run(
             _read_documents(session, config, corpus, folder)
             records = folder.records()
     conclude(out)
-    for line in perplexity_table(records):
+    for line in perplexity_table(records, described(config)):
         answer(line)
+    missing = sorted(set(config.lengths) - {record.data.get("length") for record in records})
+    if missing:
+        shown = ", ".join(map(str, missing))
+        tell(f"no document was long enough for {shown} tokens: there is no row of that length")
     failed = [record for record in records if record.status == "error"]
     if failed:
         tell(

@@ -16,7 +16,12 @@ from typing import Self
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.cache_utils import Cache
 
 from longheads.architectures import Parts, all_sliding, find_parts, trained_length
@@ -77,7 +82,9 @@ class Handle:
         for attention in state.attentions:
             setattr(attention, STATE_ATTRIBUTE, state)
         signature = inspect.signature(state.decoder.forward)
+        whole = [] if self.model is state.decoder else _whole_hooks(state, self.model)
         self._hooks = [
+            *whole,
             state.rotary.register_forward_pre_hook(_rotary_hook(state), with_kwargs=True),
             state.decoder.register_forward_pre_hook(
                 _opening_hook(state, self.model, signature), with_kwargs=True
@@ -101,6 +108,10 @@ def enable(model: PreTrainedModel, config: LongHeadsConfig | None = None) -> Han
         ConfigError: for a window that does not fit the model.
     """
     config = config or LongHeadsConfig()
+    if not isinstance(getattr(model, "config", None), PreTrainedConfig):
+        raise ModelError(
+            f"{type(model).__name__} is no model of transformers: give one that it loaded or made"
+        )
     parts = find_parts(model)
     if hasattr(parts.attentions[0], STATE_ATTRIBUTE):
         raise ModelError("LongHeads is enabled on this model already: disable it first")
@@ -211,7 +222,7 @@ def _opening_hook(
             )
         if module.training:
             raise ModelError("LongHeads is for inference: call model.eval() first")
-        state.end(whole=False)  # one that an interrupt left open
+        state.settle()  # a pass that an interrupt left open
         call = signature.bind_partial(*args, **kwargs).arguments
         extra = call.pop("kwargs", {})
         _refuse_attentions({**call, **extra}, model)
@@ -233,16 +244,44 @@ def _refuse_attentions(call: Mapping[str, object], model: PreTrainedModel) -> No
 
 
 def _closing_hook(state: ModelState) -> Callable[..., None]:
-    """Closes the forward pass; one that failed half-way takes its tokens with it."""
+    """Closes the forward pass of a decoder that was called alone, or that failed."""
 
     @untraced
     def hook(module: nn.Module, args: tuple[object, ...], output: object) -> None:
-        whole = False
-        try:
-            if output is not None and state.running is not None:
-                state.running.check_finite()
-                whole = True
-        finally:
-            state.end(whole=whole)
+        step = state.running
+        if output is None or step is None or not step.inner:
+            _close(state, output)
 
     return hook
+
+
+def _whole_hooks(state: ModelState, model: nn.Module) -> list[RemovableHandle]:
+    """Lets a forward pass last until the whole model is through.
+
+    The output layer needs more memory than the decoder; where it fails, the pass failed.
+    """
+
+    @untraced
+    def opening(module: nn.Module, args: tuple[object, ...]) -> None:
+        state.end(whole=False)  # one that an interrupt left open
+        state.announce()
+
+    @untraced
+    def closing(module: nn.Module, args: tuple[object, ...], output: object) -> None:
+        _close(state, output)
+
+    return [
+        model.register_forward_pre_hook(opening),
+        model.register_forward_hook(closing, always_call=True),
+    ]
+
+
+def _close(state: ModelState, output: object) -> None:
+    """Closes the forward pass; one that failed half-way takes its tokens with it."""
+    whole = False
+    try:
+        if output is not None and state.running is not None:
+            state.running.check_finite()
+            whole = True
+    finally:
+        state.end(whole=whole)

@@ -4,8 +4,9 @@ Nothing here is global: two models, or two threads that use one model, do not me
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -76,6 +77,7 @@ class Step:
         columns: width of the batch.
         offsets_BT: offset of every token inside its chunk, for the rotary module.
         sums: what must be finite at the end, and the layer it comes from.
+        inner: it is part of a call of the whole model, and ends with that.
     """
 
     layers: list[LongHeadsLayer]
@@ -83,6 +85,7 @@ class Step:
     columns: int
     offsets_BT: Tensor
     sums: list[tuple[int, Tensor]] = field(default_factory=list)
+    inner: bool = False
     _newest: dict[torch.device, "Newest"] = field(default_factory=dict)
 
     def newest(self, device: torch.device) -> "Newest":
@@ -141,7 +144,15 @@ class ModelState:
     boost: Boost | None = None
     _asking: threading.local = field(default_factory=threading.local)
     _steps: dict[int, Step] = field(default_factory=dict)
+    _announced: set[int] = field(default_factory=set)
     _rotations: dict[tuple[torch.device, RotaryKind], Rotation] = field(default_factory=dict)
+
+    @cached_property
+    def choices(self) -> Mapping[str, object]:
+        """The settings that decide what a text is read as; a cache keeps to them."""
+        config = self.config
+        named = set(type(config).model_fields) - config.how - {"check_finite", "chunks"}
+        return {**{name: getattr(config, name) for name in named}, "window": self.window}
 
     @property
     def step(self) -> Step:
@@ -160,9 +171,16 @@ class ModelState:
         """The forward pass of this thread, if there is one."""
         return self._steps.get(threading.get_ident())
 
+    def announce(self) -> None:
+        """The whole model was called in this thread; its decoder will be."""
+        self._announced.add(threading.get_ident())
+
     def begin(self, step: Step) -> None:
         """Opens a forward pass."""
-        self._steps[threading.get_ident()] = step
+        thread = threading.get_ident()
+        step.inner = thread in self._announced
+        self._announced.discard(thread)
+        self._steps[thread] = step
         for layer in step.layers:
             layer.open_pass_()
 
@@ -174,9 +192,16 @@ class ModelState:
                 given and hold what they held before; a pass that was interrupted is closed like
                 that by whoever comes next.
         """
-        step = self._steps.pop(threading.get_ident(), None)
+        thread = threading.get_ident()
+        self._announced.discard(thread)
+        step = self._steps.pop(thread, None)
         for layer in step.layers if step else ():
             layer.close_pass_(whole=whole)
+
+    def settle(self) -> None:
+        """Closes a forward pass of this thread that an interrupt left open."""
+        if self.running is not None:
+            self.end(whole=False)
 
     def abandon(self) -> None:
         """Closes the forward passes of all threads."""

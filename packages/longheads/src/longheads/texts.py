@@ -6,7 +6,10 @@ places = token_places(encoded, text.index("needle"), len("needle"))
 """
 
 import codecs
+import gzip
 import logging
+import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
+
+STDIN = Path("-")
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,22 @@ class Encoded:
 
 
 def read_prompt(prompt: str | None, path: Path | None) -> str:
-    """The prompt from the command line or from a file.
+    """The prompt from the command line, from a file, or for `-` from the standard input.
 
     Raises:
         DataError: There is none, it is empty, or the file is not text in UTF-8.
     """
-    if path is not None:
-        text, where = _read_file(path), str(path)
+    if path == STDIN:
+        where = "the standard input"
+        text = _decoded(sys.stdin.buffer.read(), where)
+    elif path is not None:
+        text, where = read_text(path), str(path)
     elif prompt is not None:
         text, where = prompt, "the prompt"
     else:
-        raise DataError("there is no prompt: give --prompt TEXT or --prompt-file FILE")
+        raise DataError(
+            "there is no prompt: give --prompt TEXT or --prompt-file FILE (-: what is piped in)"
+        )
     if not text.strip():
         raise DataError(f"{where} is empty: there is nothing to read")
     return text
@@ -99,21 +109,32 @@ def occurrences(text: str, part: str) -> Iterator[int]:
         start = text.find(part, start + len(part))
 
 
-def _read_file(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file (`.gz` too), without the line ends at its end.
+
+    Raises:
+        DataError: There is none, or it is not text in UTF-8.
+    """
     try:
         content = path.expanduser().read_bytes()
+        if path.name.endswith(".gz"):
+            content = gzip.decompress(content)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a directory: give a text file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    return _decoded(content, str(path))
+
+
+def _decoded(content: bytes, where: str) -> str:
     if b"\0" in content:
-        raise DataError(f"{path} is a binary file: give a text file in UTF-8")
+        raise DataError(f"{where} is a binary file: give a text file in UTF-8")
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8 text") from None
+        raise DataError(f"{where}: byte {error.start} is not UTF-8 text") from None
     return text.rstrip("\r\n")
 
 

@@ -78,7 +78,8 @@ def recall_table(records: Sequence[Record]) -> list[str]:
     more = ", ..." if len(needle) > MAX_SHOWN else ""
     chunks = ", ".join(str(chunk) for chunk in needle[:MAX_SHOWN])
     times = "once" if occurs == 1 else f"{occurs} times"
-    shown.append(f"the needle occurs {times}, in {len(needle)} chunks: {chunks}{more}")
+    where = "1 chunk" if len(needle) == 1 else f"{len(needle)} chunks"
+    shown.append(f"the needle occurs {times}, in {where}: {chunks}{more}")
     shown.append("recall of the needle: (position, needle chunk) pairs that a head read")
     for name, share in summarise(records).items():
         label = name.removeprefix("recall/").replace("_", " ")

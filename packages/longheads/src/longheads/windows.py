@@ -10,6 +10,9 @@ first token on. No torch here.
   never count, nor do those after the last whole window.
 * `block`: stretches of the longest length, side by side. For every L the tokens at places L/2 to
   L - 1 of a stretch count.
+
+A document has fewer long windows than short ones, unless `same_targets` lets every length count the
+tokens that the longest one counts. The report gives every document the same weight.
 """
 
 from collections.abc import Mapping
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 
 from longheads.config import PerplexityConfig
 
-__all__ = ["Stretch", "plan", "spread"]
+__all__ = ["Stretch", "described", "plan", "spread"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,17 @@ def plan(num_tok: int, config: PerplexityConfig) -> list[Stretch]:
         for length in sorted(config.lengths)
         for stretch in _windows(num_tok, length, config)
     ]
+
+
+def described(config: PerplexityConfig) -> str:
+    """In words: which windows are read."""
+    kind = "blocks" if config.scheme == "block" else "windows"
+    many = "all" if config.max_windows is None else f"at most {config.max_windows}"
+    limit = f"{many} {kind} of a document"
+    if config.scheme == "block":
+        return limit
+    same = ", the same tokens at every length" if config.same_targets else ""
+    return f"stride {config.stride}, {limit}{same}"
 
 
 def spread(count: int, limit: int | None) -> list[int]:

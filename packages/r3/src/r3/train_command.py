@@ -124,7 +124,7 @@ def _train(config: TrainConfig, flags: RunFlags, prepared: Prepared, out: Path) 
 def _check(config: TrainConfig, flags: RunFlags, prepared: Prepared) -> None:
     """Refuses early what would be refused late."""
     check_trained(config.model)
-    parse_ref(config.model)  # refuses a folder that is not there
+    parse_ref(config.model, loads=True)  # refuses a folder that is not there
     if flags.device == "cuda:all":
         raise ConfigError("--device cuda:all is for answering: start `accelerate launch` to train")
     demo = prepared.split("train")[0]

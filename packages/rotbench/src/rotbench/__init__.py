@@ -56,3 +56,8 @@ def __getattr__(name: str) -> object:
     if name in _HOME:
         return getattr(import_module(f"rotbench.{_HOME[name]}"), name)
     raise AttributeError(f"module 'rotbench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is there, with what is imported only when it is asked for."""
+    return sorted({*globals(), *_HOME})

@@ -50,7 +50,7 @@ def positions(config: TrainConfig) -> dict[str, object]:
     """
     if config.rope_linear == 1.0:
         return {}
-    parsed = parse_ref(place_of(config))
+    parsed = parse_ref(place_of(config), loads=True)
     if parsed.kind != "hf":
         raise ConfigError(f"--rope-linear changes hub ids and directories, not {config.base}")
     try:

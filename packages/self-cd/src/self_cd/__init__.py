@@ -44,3 +44,8 @@ def __getattr__(name: str) -> object:
 
         return getattr(import_module(_HEAVY[name]), name)
     raise AttributeError(f"module 'self_cd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What is there, with what is imported only when it is asked for."""
+    return sorted({*globals(), *_HEAVY})

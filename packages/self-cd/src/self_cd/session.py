@@ -42,7 +42,7 @@ def open_session(config: ModelRunConfig, flags: RunFlags) -> Session:
     Raises:
         ModelError: It cannot be loaded, or does not run in this process.
     """
-    kind = parse_ref(config.model).kind
+    kind = parse_ref(config.model, loads=True).kind
     if kind in ("vllm", "openai"):
         raise ModelError(
             f"{config.model}: the contrast needs the logits of both contexts at every token, which "

@@ -50,6 +50,7 @@ APP = App(
         _verb("fails", "commands:fails"),
         _verb("fails-kindly", "commands:fails_kindly"),
         _verb("interrupted", "commands:interrupted"),
+        _verb("stopped", "commands:stopped"),
         _verb("talks", "commands:talks"),
         *standard_verbs(),
     ),

@@ -4,6 +4,8 @@ import os
 import signal
 
 from papercore.errors import GenerationError
+from papercore.records import Record
+from papercore.runs import Run
 
 
 def go(config, flags):
@@ -30,6 +32,16 @@ def fails_kindly(config, flags):
 
 def interrupted(config, flags):
     os.kill(os.getpid(), signal.SIGINT)
+
+
+def stopped(config, flags):
+    """Interrupted after as many examples as `limit` says."""
+    with Run.open(
+        flags.out, config, flags, package="toypaper", version="0.1", verb="stopped"
+    ) as run:
+        for number in range(config.limit or 0):
+            run.append(Record(id=f"q{number}", data={"ours": 1, "theirs": 0}))
+        interrupted(config, flags)
 
 
 def talks(config, flags):

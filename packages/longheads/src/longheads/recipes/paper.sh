@@ -5,7 +5,7 @@
 # The models are gated: `hf auth login` first. Data come from the hub and need `pip install datasets`: PG19 (a parquet copy
 # of deepmind/pg19), Proof-pile and LongBench. Files of your own do as well:
 #   pg19=books/ proof_pile=proofpile_test.jsonl.gz longbench=LongBench/data ./paper.sh
-#   max_windows=100000 ./paper.sh                  # every window, as the paper seems to have it: 150 times the text
+#   same_targets=no max_windows=100000 ./paper.sh  # every window, as the paper seems to have it: 150 times the text
 #   parts="passkey perplexity" ./paper.sh          # some of: passkey perplexity longbench ablate modern
 # Everything can be stopped and started again.
 #
@@ -24,6 +24,7 @@ pg19=${pg19:-pg19}
 proof_pile=${proof_pile:-proof-pile}
 longbench=${longbench:-zai-org/LongBench}
 max_windows=${max_windows:-20} # of a document, evenly spread
+same_targets=${same_targets:-yes} # all lengths count the very same tokens, so that they differ by length alone
 parts=${parts:-passkey perplexity longbench ablate modern}
 windows="paper official-readme" # 2048, which the author says works (official issue 3), and 4096, the official README's
 
@@ -40,12 +41,14 @@ if wanted passkey; then
 fi
 
 # 2. Perplexity on PG19 and on documents of Proof-pile with at least 32,768 tokens, of which the first 100 are taken.
+#    Documents weigh alike in `perplexity`; `by token` is what published tables mean.
 perplexity() { # preset, method, name, then what differs
-  local preset=$1 method=$2 name=$3; shift 3
-  longheads perplexity "$preset" --method "$method" --max-windows "$max_windows" --data "$pg19" \
+  local preset=$1 method=$2 name=$3 targets=--same-targets; shift 3
+  if [[ $same_targets == no ]]; then targets=--no-same-targets; fi
+  longheads perplexity "$preset" --method "$method" --max-windows "$max_windows" "$targets" --data "$pg19" \
     "$@" --out "$out/pg19-$name" --resume
-  longheads perplexity "$preset" --method "$method" --max-windows "$max_windows" --data "$proof_pile" --limit 100 \
-    "$@" --out "$out/proof-pile-$name" --resume
+  longheads perplexity "$preset" --method "$method" --max-windows "$max_windows" "$targets" --data "$proof_pile" \
+    --limit 100 "$@" --out "$out/proof-pile-$name" --resume
 }
 if wanted perplexity; then
   for window in $windows; do perplexity "$window" longheads "$window"; done
