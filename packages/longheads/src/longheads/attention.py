@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longheads.rotary import Rotation, wide
+from longheads.rotary import Rotation, pick, wide
 from longheads.scores import attention_scores
 
 TILE_ELEMENTS = 1 << 18
@@ -118,7 +118,7 @@ def attend_gathered(
     """
     valid = page_BSK >= 0
     index = page_BSK.clamp(min=0)
-    keys_BSKLD, values_BSKLD = pages.keys[index], pages.values[index]
+    keys_BSKLD, values_BSKLD = pick(pages.keys, index), pick(pages.values, index)
     num_slots = page_BSK.shape[-1]
     paired = rotation.with_partner(query_BSRD).unsqueeze(2).expand(-1, -1, num_slots, -1, -1)
     query_BSKRD = rotation.turn(paired, rotation.slots(num_slots)[:, None]).to(query_BSRD.dtype)
@@ -162,9 +162,9 @@ class _Work:
             pair_MR = pair_N[rows_MR[start : start + step]]
             page = page_M[start : start + step]
             slot_MR, source_MR = pair_MR % num_slots, pair_MR // num_slots
-            query = self.rotation.turn(paired[source_MR], slot_MR - num_slots)
+            query = self.rotation.turn(pick(paired, source_MR), slot_MR - num_slots)
             seen = _seen(self.plan, source_MR % tokens, slot_MR, length) if hidden else None
-            key, value = self.pages.keys[page], self.pages.values[page]
+            key, value = pick(self.pages.keys, page), pick(self.pages.values, page)
             scores = attention_scores(query.to(key.dtype), key, self.scale, self.softcap)
             out, lse = _tile_attention(scores, value, seen)
             flat = pair_MR.flatten()
