@@ -80,7 +80,7 @@ def wide(x: Tensor) -> Tensor:
 
 def pick(table: Tensor, index: Tensor) -> Tensor:
     """`table[index]` for places from 0 on, in a fourth of its time on a CPU."""
-    return table.index_select(0, index.flatten()).unflatten(0, index.shape)
+    return table.index_select(0, index.flatten()).view(*index.shape, *table.shape[1:])
 
 
 def _turn(paired: Tensor, turns: Tensor) -> Tensor:
