@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 
 import pytest
 
@@ -14,9 +15,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# A shell starts what runs in its background deaf to Ctrl-C, and children inherit that; tests of
+# interrupts need the default. This is in effect in the main process and in xdist's workers.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this machine cannot run, and say why."""
+    """Skip what this machine cannot run, and say why; do not prepare a costly module twice."""
+    for item in items:
+        alone = item.get_closest_marker("slow") and not item.get_closest_marker("xdist_group")
+        if alone and "module" in _scopes(item):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
     reasons = {
         name: reason
         for name, missing in _CHECKS.items()
@@ -28,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker("vllm"):  # what vLLM and its torch warn of is not ours to fix
             item.add_marker(pytest.mark.filterwarnings("ignore"))
+
+
+def _scopes(item: pytest.Item) -> set[str]:
+    """Scopes of the fixtures that a test uses."""
+    info = getattr(item, "_fixtureinfo", None)
+    return {found[-1].scope for found in info.name2fixturedefs.values()} if info else set()
 
 
 def _no_gpu() -> str:

@@ -178,6 +178,13 @@ def test_an_interrupt_says_what_is_there_and_how_to_go_on(
     assert capsys.readouterr().err == f"toypaper: interrupted; {said}, --resume goes on\n"
 
 
+def test_a_command_of_several_processes_leaves_their_group(toypaper):
+    from torch import distributed
+
+    assert run(toypaper, "together") == 0
+    assert not distributed.is_initialized()
+
+
 def test_dry_run_prints_config_hash_and_estimate_and_imports_nothing_heavy(toypaper, capsys):
     assert run(toypaper, "go", "paper", "--dry-run") == 0
     out = capsys.readouterr().out

@@ -208,7 +208,9 @@ class App:
             with_app = cast("Callable[[Config, RunFlags, App], int]", load(verb.run))
             return with_app(config, flags, self)
         run = cast("Callable[[Config, RunFlags], int]", load(verb.run))
-        return run(config, flags)
+        code = run(config, flags)
+        _leave_process_group()
+        return code
 
     def _dry_run(self, verb: Verb, config: Config) -> int:
         from papercore.config import config_hash, to_toml
@@ -260,6 +262,16 @@ class App:
     def _say(self, line: str, code: int) -> int:
         print(f"{self.name}: {line}", file=sys.stderr)
         return code
+
+
+def _leave_process_group() -> None:
+    """Ends the group of a command that several processes ran together.
+
+    Threads of a group that is alive when Python ends can abort a process whose work is done.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _flat_text(error: Exception) -> str:

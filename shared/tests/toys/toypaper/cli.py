@@ -51,6 +51,7 @@ APP = App(
         _verb("fails-kindly", "commands:fails_kindly"),
         _verb("interrupted", "commands:interrupted"),
         _verb("stopped", "commands:stopped"),
+        _verb("together", "commands:together"),
         _verb("talks", "commands:talks"),
         *standard_verbs(),
     ),

@@ -34,6 +34,14 @@ def interrupted(config, flags):
     os.kill(os.getpid(), signal.SIGINT)
 
 
+def together(config, flags):
+    from torch import distributed
+
+    store = distributed.HashStore()
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    return 0
+
+
 def stopped(config, flags):
     """Interrupted after as many examples as `limit` says."""
     with Run.open(
