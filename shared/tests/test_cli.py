@@ -178,11 +178,17 @@ def test_an_interrupt_says_what_is_there_and_how_to_go_on(
     assert capsys.readouterr().err == f"toypaper: interrupted; {said}, --resume goes on\n"
 
 
-def test_a_command_of_several_processes_leaves_their_group(toypaper):
+@pytest.mark.parametrize(("processes", "kept"), [("2", False), ("1", True)])
+def test_a_command_of_several_processes_leaves_their_group(toypaper, processes, kept):
+    """A group of one belongs to an engine, which may go on."""
     from torch import distributed
 
-    assert run(toypaper, "together") == 0
-    assert not distributed.is_initialized()
+    try:
+        assert run(toypaper, "together", "--window.size", processes) == 0
+        assert distributed.is_initialized() is kept
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def test_dry_run_prints_config_hash_and_estimate_and_imports_nothing_heavy(toypaper, capsys):

@@ -267,11 +267,14 @@ class App:
 def _leave_process_group() -> None:
     """Ends the group of a command that several processes ran together.
 
-    Threads of a group that is alive when Python ends can abort a process whose work is done.
+    Threads of a group that is alive when Python ends can abort a process whose work is done. A
+    group of one process is left alone: an engine within this process may have made it.
     """
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+    group = sys.modules.get("torch.distributed")
+    if group is None or not group.is_available() or not group.is_initialized():
+        return
+    if group.get_world_size() > 1:
+        group.destroy_process_group()
 
 
 def _flat_text(error: Exception) -> str:

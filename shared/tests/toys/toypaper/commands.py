@@ -36,9 +36,9 @@ def interrupted(config, flags):
 
 def together(config, flags):
     from torch import distributed
+    from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    store = distributed.HashStore()
-    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=config.window.size)
     return 0
 
 
