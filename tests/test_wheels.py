@@ -88,16 +88,16 @@ def locked_versions(root, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory) -> Path:
+def venv(tmp_path_factory) -> Path:
     """One folder for the environments of all packages, made anew from the cache each time."""
     return tmp_path_factory.mktemp("alone") / "venv"
 
 
 @pytest.fixture
-def alone(package, dist, uv, environment, exclude_newer, locked_versions, tmp_path) -> Alone:
-    done = uv("venv", "--quiet", "--clear", "--python", sys.executable, environment, cwd=tmp_path)
+def alone(package, dist, uv, venv, exclude_newer, locked_versions, tmp_path) -> Alone:
+    done = uv("venv", "--quiet", "--clear", "--python", sys.executable, venv, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    python = environment / "bin" / "python"
+    python = venv / "bin" / "python"
     done = uv(
         "pip",
         "install",
@@ -114,9 +114,9 @@ def alone(package, dist, uv, environment, exclude_newer, locked_versions, tmp_pa
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    packages = environment.glob("lib/python3*/site-packages/*")
+    packages = venv.glob("lib/python3*/site-packages/*")
     has_torch = any(path.name == "torch" for path in packages)
-    return Alone(python, environment / "bin" / package.name, has_torch)
+    return Alone(python, venv / "bin" / package.name, has_torch)
 
 
 def test_the_wheel_holds_recipes_types_and_licence(member, dist):
