@@ -57,7 +57,7 @@ def test_a_module_is_whole_without_gradients_in_one_process():
 
 
 SCRIPT = """
-import gc, json, sys
+import json, sys
 from pathlib import Path
 
 import torch
@@ -66,6 +66,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from papercore.cli import leave_process_group
 from papercore.errors import DataError
 from papercore.rl.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from papercore.rl.parallel import *
@@ -154,9 +155,7 @@ try:
 except DataError as error:
     found["refused"] = str(error)
 (out / f"{rank}.json").write_text(json.dumps(found))
-del module, optimizer  # they hold process groups, whose threads must end before Python does
-gc.collect()
-accelerator.end_training()
+leave_process_group()
 """
 
 

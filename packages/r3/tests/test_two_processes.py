@@ -162,6 +162,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import FSDPModule
 
+from papercore.cli import leave_process_group
 from r3.exports import export_run
 from r3.loop import train
 from r3.training_toy import Toy
@@ -209,7 +210,7 @@ result = train(setup, toy.config, total_steps=4, out=out, accelerator=accelerato
 assert result.kept == 2, result
 assert sum(isinstance(one, FSDPModule) for one in setup.policy.modules()) >= 3
 export_run(out, setup, toy.config, result, accelerator)
-accelerator.end_training()
+leave_process_group()
 """
 
 

@@ -11,6 +11,7 @@ before the verb is chosen, and its function not before it runs:
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -26,7 +27,7 @@ from papercore.errors import ConfigError, PaperError
 if TYPE_CHECKING:
     from papercore.config import Config, RunFlags
 
-__all__ = ["About", "App", "Verb", "load"]
+__all__ = ["About", "App", "Verb", "leave_process_group", "load"]
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -209,7 +210,7 @@ class App:
             return with_app(config, flags, self)
         run = cast("Callable[[Config, RunFlags], int]", load(verb.run))
         code = run(config, flags)
-        _leave_process_group()
+        leave_process_group()
         return code
 
     def _dry_run(self, verb: Verb, config: Config) -> int:
@@ -264,17 +265,19 @@ class App:
         return code
 
 
-def _leave_process_group() -> None:
-    """Ends the group of a command that several processes ran together.
+def leave_process_group() -> None:
+    """Ends the group of a program that several processes ran together.
 
-    Threads of a group that is alive when Python ends can abort a process whose work is done. A
-    group of one process is left alone: an engine within this process may have made it.
+    A thread of the group that lets go of a tensor while Python ends aborts a process whose work is
+    done; the threads end only when nothing refers to the group. A group of one process is left
+    alone: an engine within this process may have made it.
     """
     group = sys.modules.get("torch.distributed")
     if group is None or not group.is_available() or not group.is_initialized():
         return
     if group.get_world_size() > 1:
         group.destroy_process_group()
+        gc.collect()  # trainers and their models refer to each other in circles
 
 
 def _flat_text(error: Exception) -> str:

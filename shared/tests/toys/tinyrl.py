@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from papercore.cli import leave_process_group
 from papercore.rl.rollouts import Rollout, pack, padded, ragged
 from papercore.rl.settings import PPOSettings
 from papercore.rl.update import Experience, ppo_update
@@ -223,7 +224,10 @@ def main(folder):
         }
     path = Path(folder) / f"{accelerator.process_index}.json"
     path.write_text(json.dumps(found))
-    accelerator.end_training()
+    del policy, optimizer  # they hold the group
+    leave_process_group()
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    assert not any("gloo" in name for name in threads), "the group lives on"
 
 
 if __name__ == "__main__":
